@@ -1,0 +1,1 @@
+"""The online building blocks and the instruments. Never imports prefect or mlflow."""

@@ -1,0 +1,1 @@
+"""The open-loop load generator; ignorant of models and of ranking."""

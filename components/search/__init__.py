@@ -1,0 +1,1 @@
+"""The online path in plain Python: plan, understand, retrieve, rank, summarise."""

@@ -1,0 +1,1 @@
+"""Ray Serve and HTTP: the only place that imports ray.serve."""

@@ -1,0 +1,1 @@
+"""Real data sets and bring-your-own logs."""

@@ -1,0 +1,1 @@
+"""The seeded simulator of a shop, with its ground truth."""

@@ -1,0 +1,1 @@
+"""The offline loop as Prefect flows, the demo, and the command line."""

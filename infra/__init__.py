@@ -1,0 +1,1 @@
+"""Settings, clock, errors, logging, downloads, registry, processes. Knows nothing of shops."""

@@ -1,0 +1,1 @@
+"""Trained and built artifacts, the features of candidates, ranking metrics, the release."""
