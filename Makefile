@@ -1,0 +1,31 @@
+# make setup   .venv from the lock; nothing if it is current
+# make demo    the whole loop on this machine
+# make test    what CI runs
+# make check   format, lint, types, layers
+# make clean   caches and the environment; the state in var/ stays
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := setup
+.NOTPARALLEL:
+.PHONY: setup demo test check clean
+
+BIN := .venv/bin
+
+setup:
+	@.ci/setup
+
+demo: setup
+	@$(BIN)/shelflife demo
+
+test: setup
+	@$(BIN)/python -m pytest
+
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+clean:
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -not -path './var/*' -prune -exec rm -rf {} +
