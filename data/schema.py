@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 __all__ = [
     "CART",
@@ -145,9 +146,11 @@ def key_to_id(key: str | int) -> int:
 
 def stable_hash(text: str) -> int:
     """64 bits of md5, the same in every process and version; int64 range."""
-    return int.from_bytes(hashlib.md5(text.encode(), usedforsecurity=False).digest()[:8], "little", signed=True)
+    return int.from_bytes(
+        hashlib.md5(text.encode(), usedforsecurity=False).digest()[:8], "little", signed=True
+    )
 
 
-def stable_hashes(texts: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def stable_hashes(texts: Sequence[str]) -> NDArray[np.int64]:
     """`stable_hash` of each: int64 [n]."""
     return np.fromiter((stable_hash(t) for t in texts), np.int64, len(texts))

@@ -1,0 +1,391 @@
+"""What is true now about catalogue, counters, users and sessions: a fold over events.
+
+The same code runs online (a replica applies its journal) and offline (training replays
+history to get features as of each event). It knows nothing of queries' meaning or of models.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data.codes import CODES, code_of, item_text
+from data.event_batch import Batch
+from data.schema import ITEM_DELETE, USER_UPSERT
+from data.state_arrays import (
+    HALF_LIVES_US,
+    ITEM_COLUMNS,
+    TOKENS,
+    USER_COLUMNS,
+    EventArrays,
+    ItemArrays,
+    PairArrays,
+    SessionArrays,
+    UserArrays,
+    columns,
+    empty_pairs,
+    empty_sessions,
+    grown,
+)
+from data.state_files import load_arrays, save_arrays, state_hash
+from data.state_kernel import fold_events, session_slot
+from data.text import token_hashes
+
+__all__ = ["DF_BUCKETS", "TOKENS", "State"]
+
+DF_BUCKETS = 1 << 16
+
+
+class State:
+    """Catalogue, counters, users and sessions as of the last event applied.
+
+    Row numbers are stable: rows are only appended. `items`, `users`, `sessions`, `pairs` are the
+    arrays themselves (with spare capacity); the properties give views of the rows in use.
+    """
+
+    def __init__(self) -> None:
+        self.items = ItemArrays(*columns(ITEM_COLUMNS, 1024))
+        self.users = UserArrays(*columns(USER_COLUMNS, 1024))
+        self.sessions: SessionArrays = empty_sessions()
+        self.pairs: PairArrays = empty_pairs()
+        self.category_price: NDArray[np.float64] = np.zeros((CODES, 2))  # sum of log prices, count
+        self.document_frequency: NDArray[np.int32] = np.zeros(DF_BUCKETS, np.int32)
+        self.documents = 0
+        self.n_items = 0
+        self.n_users = 0
+        self.as_of_us = 0
+        self._payloads: list[str] = []
+        self._item_rows: dict[int, int] = {}
+        self._user_rows: dict[int, int] = {}
+        self._mutations: list[int] = []
+        self._mutations_base = 0
+
+    # ---- reading ----
+
+    @property
+    def catalogue_version(self) -> int:
+        """The number of catalogue changes so far."""
+        return self._mutations_base + len(self._mutations)
+
+    @property
+    def item_ids(self) -> NDArray[np.int64]:
+        """int64 [n_items]."""
+        return self.items.item_ids[: self.n_items]
+
+    @property
+    def payloads(self) -> list[str]:
+        """The items' JSON by row."""
+        return self._payloads
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """bool [n_items]: not deleted."""
+        return self.items.alive[: self.n_items]
+
+    @property
+    def price(self) -> NDArray[np.float32]:
+        """float32 [n_items]."""
+        return self.items.price[: self.n_items]
+
+    @property
+    def list_price(self) -> NDArray[np.float32]:
+        """float32 [n_items]."""
+        return self.items.list_price[: self.n_items]
+
+    @property
+    def stock(self) -> NDArray[np.int32]:
+        """int32 [n_items]."""
+        return self.items.stock[: self.n_items]
+
+    @property
+    def category(self) -> NDArray[np.int32]:
+        """int32 [n_items] categorical codes."""
+        return self.items.category[: self.n_items]
+
+    @property
+    def brand(self) -> NDArray[np.int32]:
+        """int32 [n_items] categorical codes."""
+        return self.items.brand[: self.n_items]
+
+    @property
+    def colour(self) -> NDArray[np.int32]:
+        """int32 [n_items] categorical codes."""
+        return self.items.colour[: self.n_items]
+
+    @property
+    def material(self) -> NDArray[np.int32]:
+        """int32 [n_items] categorical codes."""
+        return self.items.material[: self.n_items]
+
+    @property
+    def created_us(self) -> NDArray[np.int64]:
+        """int64 [n_items]."""
+        return self.items.created_us[: self.n_items]
+
+    @property
+    def photo(self) -> NDArray[np.int32]:
+        """int32 [n_items] photo indices, -1 none."""
+        return self.items.photo[: self.n_items]
+
+    @property
+    def tokens(self) -> NDArray[np.uint32]:
+        """uint32 [n_items, 24] token hashes, 0-padded."""
+        return self.items.tokens[: self.n_items]
+
+    def item_row(self, item_id: int) -> int:
+        """The row of an item, -1 if it was never seen."""
+        return self._item_rows.get(int(item_id), -1)
+
+    def item_rows(self, item_ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        """int32 [n] rows, -1 for unknown."""
+        get = self._item_rows.get
+        return np.fromiter((get(i, -1) for i in item_ids.tolist()), np.int32, len(item_ids))
+
+    def user_row(self, user_id: int) -> int:
+        """The row of a user, -1 if never seen."""
+        return self._user_rows.get(int(user_id), -1)
+
+    def payload(self, row: int) -> str:
+        """The item's JSON as of its last upsert, merged over earlier ones."""
+        return self._payloads[row]
+
+    def changed_since(self, version: int) -> NDArray[np.int32]:
+        """Rows upserted or deleted since that catalogue_version, in order; may repeat.
+
+        Raises ValueError for a version older than this state remembers.
+        """
+        if version < self._mutations_base:
+            raise ValueError(f"catalogue version {version} is older than {self._mutations_base}")
+        return np.array(self._mutations[version - self._mutations_base :], np.int32)
+
+    def session_slot(self, session_id: int) -> int:
+        """The slot of a session that has clicked, -1 otherwise."""
+        if session_id == -1:
+            return -1
+        slot = int(session_slot(session_id))
+        return slot if self.sessions.session_ids[slot] == session_id else -1
+
+    def recent_items(self, user_row: int, session_id: int) -> NDArray[np.int32]:
+        """Rows clicked most recently, the session's first, then the user's; newest first; k ≤ 16."""
+        rows: list[int] = []
+        slot = self.session_slot(session_id)
+        if slot >= 0:
+            rows += _ring(self.sessions.recent[slot], int(self.sessions.recent_n[slot]))
+        if user_row >= 0:
+            rows += _ring(self.users.recent[user_row], int(self.users.recent_n[user_row]))
+        return np.array(list(dict.fromkeys(rows))[:16], np.int32)
+
+    def bought(self, user_row: int) -> NDArray[np.int32]:
+        """Rows ordered most recently, newest first; k ≤ 8."""
+        if user_row < 0:
+            return np.empty(0, np.int32)
+        return np.array(_ring(self.users.bought[user_row], int(self.users.bought_n[user_row])), np.int32)
+
+    def popularity(self, now_us: int) -> NDArray[np.float64]:
+        """Click and purchase rate, smoothed and corrected for position: float64 [n_items].
+
+        (clicks + 2 carts + 3 orders + 0.5) / (exposure + 10) over the long half-life: what tiers
+        and popular items go by. An item without exposure gets the prior 0.05.
+        """
+        n = self.n_items
+        age = np.maximum(now_us - self.items.counted_us[:n], 0)
+        decay = np.exp2(-age / HALF_LIVES_US[1])
+        c = self.items.counters[:n, 1, :] * decay[:, None]
+        rate: NDArray[np.float64] = (c[:, 2] + 2 * c[:, 3] + 3 * c[:, 4] + 0.5) / (c[:, 0] + 10)
+        return rate
+
+    # ---- the fold ----
+
+    def apply(self, events: pa.Table) -> None:
+        """Fold events in the order given (the canonical one, except in a live replica)."""
+        if events.num_rows == 0:
+            return
+        self.fold(Batch(events), 0, events.num_rows)
+
+    def fold(self, batch: Batch, start: int, stop: int) -> None:
+        """Fold the batch's events [start, stop)."""
+        if start >= stop:
+            return
+        first, last = np.searchsorted(batch.changes, (start, stop))
+        changes = batch.changes[first:last]
+        at = start
+        for i in changes.tolist():
+            self._fold_run(batch, at, i)
+            self._change(batch, i)
+            at = i + 1
+        self._fold_run(batch, at, stop)
+        self.as_of_us = max(self.as_of_us, int(batch.known_us[start:stop].max()))
+
+    def _fold_run(self, batch: Batch, start: int, stop: int) -> None:
+        if start >= stop:
+            return
+        events = self.rows_of(batch, start, stop)
+        fold_events(
+            self.items, self.users, self.sessions, self.pairs, self.category_price, events, 0, stop - start
+        )
+
+    def rows_of(self, batch: Batch, start: int, stop: int) -> EventArrays:
+        """The batch's events [start, stop) with ids turned into rows; new users get theirs."""
+        return EventArrays(
+            batch.kind[start:stop],
+            batch.event_us[start:stop],
+            self._rows(batch.item_id[start:stop], self._item_rows),
+            self._new_user_rows(batch.user_id[start:stop]),
+            batch.session_id[start:stop],
+            batch.query_key[start:stop],
+            batch.position[start:stop],
+        )
+
+    @staticmethod
+    def _rows(ids: NDArray[np.int64], known: dict[int, int]) -> NDArray[np.int32]:
+        unique, inverse = np.unique(ids, return_inverse=True)
+        rows = np.fromiter((known.get(i, -1) for i in unique.tolist()), np.int32, len(unique))
+        return rows[inverse]
+
+    def _new_user_rows(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        unique, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+        for k in np.argsort(first):
+            user_id = int(unique[k])
+            if user_id != -1 and user_id not in self._user_rows:
+                self._add_user(user_id)
+        rows = np.fromiter((self._user_rows.get(i, -1) for i in unique.tolist()), np.int32, len(unique))
+        return rows[inverse]
+
+    def _add_user(self, user_id: int) -> int:
+        if self.n_users == len(self.users.user_ids):
+            self.users = grown(self.users, USER_COLUMNS, 2 * self.n_users)
+        row = self.n_users
+        self.users.user_ids[row] = user_id
+        self._user_rows[user_id] = row
+        self.n_users += 1
+        return row
+
+    def _change(self, batch: Batch, i: int) -> None:
+        kind = int(batch.kind[i])
+        if kind == USER_UPSERT:
+            user_id = int(batch.user_id[i])
+            row = self._user_rows.get(user_id, -1)
+            if row < 0:
+                row = self._add_user(user_id)
+            payload = batch.payload(i)
+            for name in ("gender", "age", "purchasing_power"):
+                if payload.get(name) is not None:
+                    getattr(self.users, name)[row] = int(payload[name])
+            return
+        item_id = int(batch.item_id[i])
+        row = self._item_rows.get(item_id, -1)
+        if kind == ITEM_DELETE:
+            if row >= 0 and self.items.alive[row]:
+                self._count_text(row, -1)
+                self.items.alive[row] = False
+                self._mutations.append(row)
+            return
+        if row < 0:
+            if self.n_items == len(self.items.item_ids):
+                self.items = grown(self.items, ITEM_COLUMNS, 2 * self.n_items)
+            row = self.n_items
+            self.items.item_ids[row] = item_id
+            self._item_rows[item_id] = row
+            self._payloads.append("{}")
+            self.n_items += 1
+        self._upsert(row, batch.payload(i), int(batch.event_us[i]))
+        self._mutations.append(row)
+
+    def _upsert(self, row: int, change: dict[str, Any], time_us: int) -> None:
+        items = self.items
+        if items.alive[row]:
+            self._count_text(row, -1)
+        payload = {**orjson.loads(self._payloads[row]), **change}
+        payload.setdefault("created_at", time_us)
+        self._payloads[row] = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS).decode()
+        items.price[row] = _number(payload, "price", 0)
+        items.list_price[row] = _number(payload, "list_price", float(items.price[row]))
+        items.stock[row] = int(_number(payload, "stock", 1))
+        count = _number(payload, "rating_count", 0)
+        items.rating[row] = _number(payload, "rating_sum", np.nan) / count if count > 0 else np.nan
+        items.rating_count[row] = count
+        items.created_us[row] = int(_number(payload, "created_at", time_us))
+        items.photo[row] = int(_number(payload, "photo", -1))
+        for name in ("category", "brand", "colour", "material", "gender"):
+            getattr(items, name)[row] = code_of(str(payload.get(name) or ""))
+        found = list(dict.fromkeys(token_hashes(item_text(payload)).tolist()))[:TOKENS]
+        items.tokens[row] = 0
+        items.tokens[row, : len(found)] = found
+        items.alive[row] = True
+        self._count_text(row, 1)
+
+    def _count_text(self, row: int, sign: int) -> None:
+        held = self.items.tokens[row]
+        np.add.at(self.document_frequency, held[held != 0] & (DF_BUCKETS - 1), sign)
+        self.documents += sign
+        if self.items.price[row] > 0:
+            self.category_price[self.items.category[row], 0] += sign * np.log(float(self.items.price[row]))
+            self.category_price[self.items.category[row], 1] += sign
+
+    # ---- whole states ----
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        found = {f"items.{k}": v[: self.n_items] for k, v in self.items._asdict().items()}
+        found |= {f"users.{k}": v[: self.n_users] for k, v in self.users._asdict().items()}
+        found |= {f"sessions.{k}": v for k, v in self.sessions._asdict().items()}
+        found |= {f"pairs.{k}": v for k, v in self.pairs._asdict().items()}
+        found["category_price"] = self.category_price
+        found["document_frequency"] = self.document_frequency
+        return {k: np.ascontiguousarray(v) for k, v in found.items()}
+
+    def _scalars(self) -> dict[str, int]:
+        return {"as_of_us": self.as_of_us, "documents": self.documents}
+
+    def content_hash(self) -> str:
+        """Hex SHA-256 over everything that the state holds."""
+        return state_hash(self._arrays(), self._scalars(), self._payloads)
+
+    def save(self, folder: Path) -> None:
+        """Write the state into a new folder, whole or not at all."""
+        scalars = self._scalars() | {"catalogue_version": self.catalogue_version}
+        save_arrays(folder, self._arrays(), scalars, self._payloads)
+
+    @classmethod
+    def load(cls, folder: Path) -> State:
+        """Read a saved state. Raises DataError where it is damaged or of another schema."""
+        arrays, scalars, payloads = load_arrays(folder)
+
+        def of(kind: Any, prefix: str) -> Any:
+            return kind(*(arrays[f"{prefix}.{name}"] for name in kind._fields))
+
+        state = cls()
+        state.n_items, state.n_users = len(arrays["items.item_ids"]), len(arrays["users.user_ids"])
+        room_items = max(1024, state.n_items + state.n_items // 4)
+        room_users = max(1024, state.n_users + state.n_users // 4)
+        state.items = grown(of(ItemArrays, "items"), ITEM_COLUMNS, room_items)
+        state.users = grown(of(UserArrays, "users"), USER_COLUMNS, room_users)
+        state.sessions, state.pairs = of(SessionArrays, "sessions"), of(PairArrays, "pairs")
+        state.category_price = arrays["category_price"]
+        state.document_frequency = arrays["document_frequency"]
+        state.documents, state.as_of_us = scalars["documents"], scalars["as_of_us"]
+        state._payloads = payloads
+        state._item_rows = {i: r for r, i in enumerate(state.item_ids.tolist())}
+        state._user_rows = {i: r for r, i in enumerate(state.users.user_ids[: state.n_users].tolist())}
+        state._mutations_base = scalars["catalogue_version"]
+        return state
+
+
+def _ring(ring: NDArray[np.int32], count: int) -> list[int]:
+    held = len(ring)
+    if count <= held:
+        return list(ring[:count][::-1].tolist())
+    at = count % held
+    return list(np.concatenate([ring[:at][::-1], ring[at:][::-1]]).tolist())
+
+
+def _number(payload: dict[str, Any], name: str, none: float) -> float:
+    value = payload.get(name)
+    try:
+        return float(value) if value is not None and value != "" else none
+    except (TypeError, ValueError):
+        return none
