@@ -1,0 +1,136 @@
+"""What a request means: words put right, likely categories, a vector, and who is asking.
+
+The query planner of the published scenario: spelling, category of text or photo, user look-up.
+It knows artifacts and state, nothing of how items are found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.search.catalogue import Lists
+from components.search.live import Live
+from components.search.recommend import user_vector
+from data.codes import CODES, code_of, query_key
+from data.shop import Request
+from data.state import State
+from data.text import normalise, token_hashes, tokens
+from models.release import Release
+from models.speller import Speller
+
+__all__ = ["Meaning", "Rewritten", "class_codes", "rewrite", "understand"]
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A query put right: `text` and its stemmed `words`; `corrected` if spelling changed a word."""
+
+    text: str
+    words: list[str]
+    corrected: bool
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """All that later stages know of the request.
+
+    token_hashes uint32 [q]; code_probs float32 [CODES]: probability by category or department code
+    (None without a classifier's word); category_codes int32 [c] and category_probs float32 [c]: the
+    same as pairs; query_vector, user_vector float32 [dim] or None; recent int32 rows, newest first.
+    """
+
+    rewritten: Rewritten
+    token_hashes: NDArray[np.uint32]
+    query_key: int
+    code_probs: NDArray[np.float32] | None
+    category_codes: NDArray[np.int32]
+    category_probs: NDArray[np.float32]
+    query_vector: NDArray[np.float32] | None
+    user_row: int
+    recent: NDArray[np.int32]
+    user_vector: NDArray[np.float32] | None
+    image_codes: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    image_probs: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+
+
+def rewrite(query: str, speller: Speller | None) -> Rewritten:
+    """The query normalised (256 characters count), stemmed and spelled right.
+
+    The trainer rewrites a logged query in the same way where it computes its scores again.
+    """
+    text = normalise(query)
+    words = tokens(text)
+    if speller is None or not words:
+        return Rewritten(text, words, False)
+    right = speller.correct(words)
+    if right == words:
+        return Rewritten(text, words, False)
+    return Rewritten(" ".join(right), right, True)
+
+
+def class_codes(classes: tuple[str, ...]) -> NDArray[np.int32]:
+    """The state's categorical code of each class of a classifier: int32 [C]."""
+    return np.array([code_of(label) for label in classes], np.int32)
+
+
+def understand(
+    request: Request,
+    *,
+    release: Release,
+    live: Live,
+    lists: Lists,
+    state: State,
+    text_codes: NDArray[np.int32],
+    image_codes: NDArray[np.int32],
+    photo: NDArray[np.uint8] | None,
+) -> Meaning:
+    """The meaning of a request.
+
+    `text_codes`, `image_codes`: `class_codes` of the release's classifiers; `photo` uint8 [28, 28]
+    of an image request.
+    """
+    rewritten = rewrite(request.query, release.speller)
+    asked = bool(rewritten.words)
+    code_probs: NDArray[np.float32] | None = None
+    codes, probs = np.empty(0, np.int32), np.empty(0, np.float32)
+    image_probs = np.empty(0, np.float32)
+    image_classes = np.empty(0, np.int32)
+    if photo is not None and release.image_classifier is not None:
+        image_classes, image_probs = image_codes, release.image_classifier.predict(photo[None])[0]
+        code_probs = _by_code(image_codes, image_probs)
+        codes = lists.category_codes
+        probs = np.maximum(code_probs[lists.category_departments], code_probs[codes])
+    elif asked and release.text_classifier is not None:
+        codes, probs = text_codes, release.text_classifier.predict([rewritten.text])[0]
+        code_probs = _by_code(codes, probs)
+    vector: NDArray[np.float32] | None = None
+    if request.surface == "similar":
+        row = state.item_row(request.item_id)
+        vector = live.vectors[row] if 0 <= row < live.n else None
+    elif asked and release.encoder is not None:
+        vector = release.encoder.encode_queries([rewritten.text])[0]
+    user_row = state.user_row(request.user_id)
+    recent = state.recent_items(user_row, request.session_id)
+    recent = recent[recent < live.n]
+    return Meaning(
+        rewritten,
+        token_hashes(rewritten.text),
+        query_key(request.query),
+        code_probs,
+        codes,
+        probs,
+        vector,
+        user_row,
+        recent,
+        user_vector(live.vectors, recent),
+        image_classes,
+        image_probs,
+    )
+
+
+def _by_code(codes: NDArray[np.int32], probs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32 [CODES]; classes that share a code share its probability."""
+    return np.bincount(codes, probs, CODES).astype(np.float32)
