@@ -1,0 +1,173 @@
+"""Runs the driver in a process of its own, and the shoppers' reactions in another.
+
+The child ends by itself: with the trace, on SIGTERM, or when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from types import TracebackType
+
+from components.load.arrivals import Trace, read_trace, write_trace
+from components.load.driver import run_trace
+from components.load.reactions import OnReply, Outbox, packet_pair, react_in_process
+from components.load.result import LoadResult
+from infra.errors import ShelflifeError
+
+__all__ = ["DriveProcess", "drive_in_process"]
+
+
+class DriveProcess:
+    """A load run under way in another process.
+
+    The trace begins when `start()` returns. `make_on_reply` is picklable and called in the reactor's
+    process, so that what it builds costs the driver nothing.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        out: Path,
+        *,
+        host: str,
+        port: int,
+        connections: int = 64,
+        timeout_s: float = 5.0,
+        make_on_reply: Callable[[], OnReply] | None = None,
+        events_target: str = "/events",
+    ) -> None:
+        """Nothing starts yet; the result will be written to `out` (.npz)."""
+        self._out = out
+        self._scratch = tempfile.TemporaryDirectory(prefix="shelflife-load-")
+        path = Path(self._scratch.name) / "trace.npz"
+        write_trace(trace, path)
+        context = multiprocessing.get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        self._reactor: SpawnProcess | None = None
+        self._ends: list[socket.socket] = []
+        driver_end: socket.socket | None = None
+        if make_on_reply is not None:
+            driver_end, reactor_end = packet_pair()
+            self._ends = [driver_end, reactor_end]
+            self._reactor = context.Process(
+                target=react_in_process,
+                args=(reactor_end, make_on_reply, host, port, events_target),
+                name="shelflife-reactions",
+            )
+        self._driver = context.Process(
+            target=_drive,
+            args=(theirs, path, out, driver_end, host, port, connections, timeout_s),
+            name="shelflife-driver",
+        )
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that were started."""
+        return [p.pid for p in (self._driver, self._reactor) if p is not None and p.pid is not None]
+
+    def start(self) -> None:
+        """Start the processes, wait until the driver has read its trace, and let it go."""
+        if self._reactor is not None:
+            self._reactor.start()
+        self._driver.start()
+        for end in self._ends:
+            end.close()
+        self._expect("ready", 60.0)
+        self._ours.send("go")
+
+    def _expect(self, word: str, timeout_s: float | None) -> None:
+        while not self._ours.poll(0.2):
+            if not self._driver.is_alive() and not self._ours.poll(0):
+                self.stop()
+                raise ShelflifeError(
+                    f"the load driver ended with code {self._driver.exitcode} before it said {word!r}; "
+                    "see its traceback on standard error"
+                )
+            if timeout_s is not None:
+                timeout_s -= 0.2
+                if timeout_s <= 0:
+                    self.stop()
+                    raise ShelflifeError(f"the load driver did not say {word!r} in time")
+        found = self._ours.recv()
+        if found != word:
+            raise ShelflifeError(f"the load driver failed: {found}")
+
+    @property
+    def running(self) -> bool:
+        """Whether the driver is at work."""
+        return self._driver.is_alive()
+
+    def wait(self) -> LoadResult:
+        """Wait for the end of the trace; the records. Raises ShelflifeError if the driver died."""
+        self._expect("done", None)
+        self._end()
+        return LoadResult.load(self._out)
+
+    def stop(self) -> None:
+        """Stop sending now; `wait()` still gives what was recorded."""
+        if self._driver.is_alive() and self._driver.pid is not None:
+            os.kill(self._driver.pid, signal.SIGTERM)
+
+    def _end(self) -> None:
+        self._driver.join(60)
+        if self._reactor is not None:
+            self._reactor.join(60)
+            if self._reactor.is_alive():
+                self._reactor.terminate()
+                self._reactor.join(10)
+        self._scratch.cleanup()
+
+    def __enter__(self) -> DriveProcess:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._end()
+
+
+def drive_in_process(trace: Trace, out: Path, *, host: str, port: int, **options: object) -> LoadResult:
+    """Run the whole trace from another process and return its records (options: see DriveProcess)."""
+    drive = DriveProcess(trace, out, host=host, port=port, **options)  # type: ignore[arg-type]
+    drive.start()
+    return drive.wait()
+
+
+def _drive(
+    line: multiprocessing.connection.Connection[str, str],
+    trace_path: Path,
+    out: Path,
+    reactor: socket.socket | None,
+    host: str,
+    port: int,
+    connections: int,
+    timeout_s: float,
+) -> None:
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops us
+    parent = os.getppid()
+    trace = read_trace(trace_path)
+    line.send("ready")
+    line.recv()
+    result = run_trace(
+        trace,
+        host=host,
+        port=port,
+        connections=connections,
+        timeout_s=timeout_s,
+        on_reply=None if reactor is None else Outbox(reactor),
+        should_stop=lambda: stopped.is_set() or os.getppid() != parent,
+    )
+    result.save(out)
+    line.send("done")
