@@ -8,23 +8,34 @@ It knows nothing of the store.
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data import frames
+from data.frames import REQUIRED, none_row
 from data.schema import EVENT_SCHEMA, canonical, event_table
 from infra.clock import HOUR_US
 from infra.errors import DataError, EnvironmentError_
-from infra.files import sync_dir
+from infra.files import sync_dir, write_atomic
 
-__all__ = ["REQUIRED", "list_segments", "none_row", "read_segment", "write_segments"]
+__all__ = [
+    "REQUIRED",
+    "Rolled",
+    "list_segments",
+    "prune_journals",
+    "read_segment",
+    "roll_journals",
+    "write_segments",
+]
 
-REQUIRED = ("event_id", "kind", "event_time", "known_time")
+_ROLL_BYTES = 128 << 20  # journal bytes that one set of segments is made of
 
 _OPTIONS: dict[str, object] = {"compression": "zstd", "compression_level": 1, "write_page_checksum": True}
 
@@ -134,12 +145,107 @@ def read_segment(path: Path) -> pa.Table:
     return events
 
 
-@lru_cache(maxsize=1)
-def none_row() -> dict[str, object]:
-    """The value that stands for "none" in each column that is not required."""
-    row = event_table(dict.fromkeys(REQUIRED, 0), rows=1).to_pylist()[0]
-    return {name: value for name, value in row.items() if name not in REQUIRED}
-
-
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """What a roll did: the segments written, their rows, and what could not be read."""
+
+    paths: tuple[Path, ...] = ()
+    rows: int = 0
+    damaged: tuple[str, ...] = ()
+
+
+def roll_journals(journal_root: Path, segments_root: Path) -> Rolled:
+    """Turn closed journal files, and what a dead writer left open, into segments.
+
+    The files stay until `prune_journals`. Running it twice, or again after a crash at any point,
+    gives the same segments. A damaged file gives the events before the damage, is named in
+    `damaged` and kept as `.damaged`. Raises EnvironmentError_ where another roll is running.
+    """
+    done = Rolled()
+    for folder in _writers(journal_root):
+        lock = frames.lock_folder(folder)
+        if lock is not None:
+            try:
+                frames.recover(folder)
+            finally:
+                os.close(lock)
+    if not _writers(journal_root):
+        return done
+    roller = frames.lock_folder(journal_root)
+    if roller is None:
+        raise EnvironmentError_(f"another roll of {journal_root} is running; wait for it to end")
+    try:
+        for folder in _writers(journal_root):
+            while (part := _roll_some(folder, segments_root)) is not None:
+                done = Rolled(done.paths + part.paths, done.rows + part.rows, done.damaged + part.damaged)
+    finally:
+        os.close(roller)
+    return done
+
+
+def prune_journals(journal_root: Path, through: Mapping[str, int]) -> int:
+    """Delete rolled files all of whose events are at most `through[writer]`; how many went.
+
+    The newest closed file of a writer stays: the writer's position is in it.
+    """
+    gone = 0
+    for folder in _writers(journal_root):
+        limit = min(through.get(folder.name, 0), _progress(folder)["through"])
+        files = frames.journal_files(folder)
+        closed = [p for p in files if p.suffix == ".log"]
+        for path in closed[:-1]:
+            later = frames.first_seq_of(files[files.index(path) + 1])
+            if later - 1 > limit:
+                break
+            path.unlink()
+            gone += 1
+    return gone
+
+
+def _writers(journal_root: Path) -> list[Path]:
+    return sorted(p for p in journal_root.glob("[!.]*") if p.is_dir())
+
+
+def _progress(folder: Path) -> dict[str, int]:
+    """through: last sequence number rolled; covered: last in a segment; intent: last file of a begun roll."""
+    none = {"through": 0, "covered": 0, "intent": 0}
+    path = folder / "rolled.json"
+    return {**none, **json.loads(path.read_bytes())} if path.exists() else none
+
+
+def _roll_some(folder: Path, segments_root: Path) -> Rolled | None:
+    progress = _progress(folder)
+    logs = [p for p in frames.journal_files(folder) if p.suffix == ".log"]
+    logs = [p for p in logs if frames.first_seq_of(p) > progress["through"]]
+    if progress["intent"]:  # a roll that was cut short: the very same files again
+        logs = [p for p in logs if frames.first_seq_of(p) <= progress["intent"]]
+    else:
+        sizes = np.cumsum([p.stat().st_size for p in logs])
+        logs = logs[: max(1, int(np.searchsorted(sizes, _ROLL_BYTES)))]
+    if not logs:
+        return None
+    progress["intent"] = frames.first_seq_of(logs[-1])
+    write_atomic(folder / "rolled.json", json.dumps(progress).encode())
+    tables, damaged = [], []
+    last = progress["intent"] - 1
+    for path in logs:
+        try:
+            for first, events in frames.read_frames(path):
+                tables.append(events)
+                last = max(last, first + events.num_rows - 1)
+        except DataError as error:
+            damaged.append((path, str(error)))
+    name = f"journal-{folder.name}-{frames.first_seq_of(logs[0]):012d}-{last:012d}"
+    notes = {"writer": folder.name, "first_seq": str(progress["covered"] + 1), "last_seq": str(last)}
+    events = pa.concat_tables(tables) if tables else EVENT_SCHEMA.empty_table()
+    paths = write_segments(events, segments_root, name=name, metadata=notes)
+    progress |= {"through": max(last, progress["intent"]), "intent": 0}
+    progress["covered"] = last if paths else progress["covered"]
+    write_atomic(folder / "rolled.json", json.dumps(progress).encode())
+    for path, _ in damaged:
+        path.rename(path.with_suffix(".damaged"))
+    return Rolled(tuple(paths), events.num_rows, tuple(text for _, text in damaged))
