@@ -53,8 +53,8 @@ STOP_ORDER = ((RUNNER, 2.0), (SERVE, 15.0), (PREFECT, 5.0))
 """Name and seconds of grace. A Prefect runner outlives SIGTERM; Serve closes Ray and HAProxy in its grace."""
 
 EXPOSED = (
-    "Ray's own daemons and the replicas' direct ingress (ports 30000 and up) listen on all interfaces; "
-    "the daemons ask for a token, the ingress does not: keep a firewall before this machine"
+    "the daemons and workers of Ray listen on all interfaces (gRPC on changing ports) and ask for the token "
+    "in run/ray-token; keep a firewall before this machine. HTTP and HAProxy are on 127.0.0.1 alone"
 )
 """What binding to 127.0.0.1 does not reach in Ray 2.60; shown by `status`."""
 
@@ -81,7 +81,7 @@ def serve_environment(settings: Settings) -> dict[str, str]:
     machine), token authentication with a token of this home unless RAY_AUTH_MODE says otherwise.
     """
     short = _short_tmp(settings)
-    haproxy = short / "haproxy"
+    haproxy = short / "h"
     environment = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -167,13 +167,14 @@ def start_serve(settings: Settings, *, module: str = "components.serving.host") 
         layout.run,
         SERVE,
         [sys.executable, "-m", module, "--home", str(settings.home), "--http-port", str(settings.http_port)],
-        env=serve_environment(settings),
+        env=serve_environment(settings) | {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(8500))},
         cwd=REPOSITORY,
         ports={
             "http": settings.http_port,
             "haproxy_stats": settings.haproxy_stats_port,
             "haproxy_metrics": settings.haproxy_metrics_port,
         },
+        scratch=_short_tmp(settings),
         nice=NICE[SERVE],
     )
     return settings
@@ -288,9 +289,9 @@ def _port(settings: Settings, name: str, key: str, default: int) -> int:
 
 
 def _short_tmp(settings: Settings) -> Path:
-    # Unix sockets allow 107 characters, and Ray's own names below this folder take about 75 of them.
-    digest = hashlib.sha256(f"{os.getuid()}:{settings.home}".encode()).hexdigest()[:10]
-    return Path("/tmp") / f"shelflife-{digest}"
+    # HAProxy allows 97 characters for a socket, and Ray puts a node id of 56 before its name.
+    digest = hashlib.sha256(f"{os.getuid()}:{settings.home}".encode()).hexdigest()[:8]
+    return Path("/tmp") / f"sl-{digest}"
 
 
 def _fresh_tmp(settings: Settings) -> None:
@@ -298,7 +299,7 @@ def _fresh_tmp(settings: Settings) -> None:
     if folder.is_symlink() or (folder.exists() and folder.stat().st_uid != os.getuid()):
         raise EnvironmentError_(f"{folder} belongs to another user; remove it or choose another --home")
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "haproxy").mkdir(parents=True, mode=0o700)
+    (folder / "h").mkdir(parents=True, mode=0o700)
     folder.chmod(0o700)
 
 

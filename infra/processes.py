@@ -1,8 +1,8 @@
 """The ledger of processes that Shelflife started: start, find again, stop with everything below them.
 
 Each has a record `HOME/run/<name>.json` (pid, start time, ports, log) and a token in its environment that
-its descendants inherit. A recycled pid is told by the start time, and what outlived a `kill -9` of its parent
-by the token; nothing else is ever signalled. It does not know what the processes do.
+its descendants inherit. A recycled pid is told by the start time; what outlived a `kill -9` of its parent by
+the token, or by its session and its open files. Nothing else is ever signalled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -45,7 +45,11 @@ OWNER = "_SHELFLIFE_OWNER"
 
 @dataclass(frozen=True)
 class Process:
-    """One started process. `started` is its start in clock ticks since boot; `boot` tells boots apart."""
+    """One started process.
+
+    `started` is its start in clock ticks since boot, `boot` tells boots apart, and `scratch` is a folder in
+    which only its family holds files open.
+    """
 
     name: str
     pid: int
@@ -54,6 +58,7 @@ class Process:
     token: str
     argv: tuple[str, ...]
     log: str
+    scratch: str = ""
     ports: dict[str, int] = field(default_factory=dict)
 
 
@@ -65,6 +70,7 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     ports: Mapping[str, int] | None = None,
+    scratch: Path | None = None,
     nice: int = 0,
 ) -> Process:
     """Start a detached process in a session of its own; its output goes to `run/<name>.log`.
@@ -81,7 +87,7 @@ def start(
     run.mkdir(parents=True, exist_ok=True)
     log = run / f"{name}.log"
     token = secrets.token_hex(16)
-    record = Process(name, 0, 0, _boot(), token, tuple(argv), str(log), dict(ports or {}))
+    record = Process(name, 0, 0, _boot(), token, tuple(argv), str(log), str(scratch or ""), dict(ports or {}))
     _save(run, record)  # before the start: a kill -9 in between leaves a token to look for
     with log.open("wb") as output:
         try:
@@ -102,9 +108,7 @@ def start(
             ) from None
     if nice > os.getpriority(os.PRIO_PROCESS, 0):
         os.setpriority(os.PRIO_PROCESS, child.pid, nice)
-    record = Process(
-        name, child.pid, _started(child.pid) or 0, record.boot, token, record.argv, record.log, record.ports
-    )
+    record = replace(record, pid=child.pid, started=_started(child.pid) or 0)
     child.returncode = 0  # it outlives us: this Popen shall neither wait for it nor warn
     _save(run, record)
     return record
@@ -252,21 +256,40 @@ def _main(record: Process) -> psutil.Process | None:
 
 
 def _family(record: Process, main: psutil.Process | None) -> list[psutil.Process]:
-    """The process, its descendants, and whoever carries its token; never ourselves nor our ancestors."""
+    """The process, whoever is marked as of its family, and their descendants; never us nor our ancestors."""
     spared = {os.getpid(), *(p.pid for p in psutil.Process().parents())}
-    family: dict[int, psutil.Process] = {}
-    if main is not None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family = {p.pid: p for p in (main, *main.children(recursive=True))}
+    roots = {} if main is None else {main.pid: main}
     if record.boot == _boot():
-        mark = f"{OWNER}={record.token}".encode()
         for folder in Path("/proc").iterdir():
-            if not folder.name.isdigit() or int(folder.name) in family:
-                continue
-            with contextlib.suppress(OSError, psutil.NoSuchProcess):
-                if mark in (folder / "environ").read_bytes().split(b"\0"):
-                    family[int(folder.name)] = psutil.Process(int(folder.name))
+            if folder.name.isdigit() and _is_marked(folder, record):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    roots[int(folder.name)] = psutil.Process(int(folder.name))
+    family = dict(roots)
+    for root in roots.values():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family |= {p.pid: p for p in root.children(recursive=True)}
     return [p for pid, p in family.items() if pid not in spared]
+
+
+def _is_marked(folder: Path, record: Process) -> bool:
+    """Whether `/proc/<pid>` belongs to a record's family.
+
+    Ray's agents write their title over their environment; they are known by being of the session that we
+    opened and by holding files of the record's own folder.
+    """
+    try:
+        if f"{OWNER}={record.token}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+            return True
+        if not record.scratch or os.getsid(int(folder.name)) != record.pid:
+            return False
+        descriptors = list((folder / "fd").iterdir())
+    except OSError:
+        return False
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if str(descriptor.readlink()).startswith((f"{record.scratch}/", record.log)):
+                return True
+    return False
 
 
 def _runs(process: psutil.Process) -> bool:
