@@ -91,6 +91,8 @@ class JournalWriter:
         self._queued_rows = 0
         self._roll_asked: list[Future[None]] = []
         self._closing = False
+        # The first conversion loads code for 200 ms: before the first event, not during it.
+        frames.columns_to_table({n: [0] for n in frames.REQUIRED} | {"propensity": [None]}, 1)
         self._thread = threading.Thread(target=self._run, name=f"journal-{self.writer}", daemon=True)
         self._thread.start()
 
