@@ -27,7 +27,10 @@ _cached_code = lru_cache(maxsize=4_096)(code_of)
 
 @dataclass(frozen=True)
 class Lists:
-    """Rows of alive items, best first: int32 [≤ `long`] popular, [≤ `short`] new; by department code."""
+    """Rows of alive items, best first: int32 [≤ `long`] popular, [≤ `short`] new.
+
+    By code of a department or a category: a photo's classes may be either.
+    """
 
     popular: NDArray[np.int32]
     popular_in: dict[int, NDArray[np.int32]]
@@ -130,16 +133,25 @@ class Catalogue:
         alive = np.flatnonzero(state.alive[:n])
         popular = alive[np.lexsort((-created[alive], -popularity[alive]))].astype(np.int32)
         newest = alive[np.argsort(-created[alive], kind="stable")].astype(np.int32)
-        by_popularity, by_age = self._department[popular], self._department[newest]
-        codes = sorted(set(by_age.tolist()))
         categories = np.array(sorted(self._department_of), np.int32)
         return Lists(
             popular[: self._long],
-            {code: popular[by_popularity == code][: self._long] for code in codes},
-            {code: newest[by_age == code][: self._short] for code in codes},
+            self._grouped(popular, self._long),
+            self._grouped(newest, self._short),
             categories,
             np.array([self._department_of[c] for c in categories.tolist()], np.int32),
         )
+
+    def _grouped(self, rows: NDArray[np.int32], keep: int) -> dict[int, NDArray[np.int32]]:
+        """The first `keep` of the rows in each category and in each department, by code."""
+        groups: dict[int, NDArray[np.int32]] = {}
+        for codes in (self._state.category, self._department):
+            of_row = codes[rows]
+            order = np.argsort(of_row, kind="stable")
+            found, starts = np.unique(of_row[order], return_index=True)
+            for code, group in zip(found.tolist(), np.split(rows[order], starts[1:]), strict=True):
+                groups[code] = group[:keep]
+        return groups
 
 
 def _no_rows() -> NDArray[np.int32]:

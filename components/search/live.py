@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.search.catalogue import Catalogue
-from data.codes import item_text
 from data.state import State
+from models.encoder import item_text
 from models.release import Release
 
 __all__ = ["Live", "ReleaseView"]
@@ -47,9 +47,10 @@ class ReleaseView:
     """Keeps `live` true for one release and one state.
 
     An upserted item is encoded only if its text hash changed. It is in the delta unless the base
-    index holds a vector for it and its text still encodes to that vector: so the release need
-    not carry the texts that it was built from. Without an encoder the text at the time when the
-    view was made counts as the base's.
+    indexes hold it and its text still encodes to the vector that they hold: so a release need not
+    carry the texts that it was built from. When the view is made, items that the indexes hold are
+    encoded only if they say (`updated_at`, `created_at`) that they were touched after the release's
+    watermark.
     """
 
     def __init__(self, release: Release, state: State, *, catalogue: Catalogue | None = None) -> None:
@@ -57,15 +58,14 @@ class ReleaseView:
         self.catalogue = Catalogue(state) if catalogue is None else catalogue
         self._state = state
         self._version = -1
-        text_ids, vector_ids, self._base_vectors = _bases(release)
-        self._text_at = {item: i for i, item in enumerate(text_ids.tolist())}
-        self._vector_at = {item: i for i, item in enumerate(vector_ids.tolist())}
-        self._dim = _dim(release, self._base_vectors)
-        self._vectors = np.zeros((0, self._dim), np.float32)
+        self._base_vectors = release.item_vectors
+        self._text_at = {item: i for i, item in enumerate(release.lexical_index.item_ids.tolist())}
+        self._vector_at = {item: i for i, item in enumerate(release.item_ids.tolist())}
+        self._vectors = np.zeros((0, release.vector_index.dim), np.float32)
         self._hash = np.zeros(0, np.int64)
         self._stale = np.zeros((2, 0), np.bool_)  # text, vector
-        self._text_rows = np.full(len(text_ids), -1, np.int32)
-        self._vector_rows = np.full(len(vector_ids), -1, np.int32)
+        self._text_rows = np.full(len(self._text_at), -1, np.int32)
+        self._vector_rows = np.full(len(self._vector_at), -1, np.int32)
         self._n = 0
         self.live = self._publish()
         self.refresh()
@@ -118,31 +118,24 @@ class ReleaseView:
         n = self._n
         alive = self._state.alive[:n]
         text, vector = self._stale[0, :n].copy(), self._stale[1, :n].copy()
-        encoded = vector & alive if self.release.encoder is not None else np.zeros(n, np.bool_)
         return Live(
             n,
             self._vectors[:n],
             self._text_rows,
             self._vector_rows,
             np.flatnonzero(text & alive).astype(np.int32),
-            np.flatnonzero(encoded).astype(np.int32),
+            np.flatnonzero(vector & alive).astype(np.int32),
             text,
             vector,
         )
 
     def _encode(self, rows: NDArray[np.int32], *, at_start: bool) -> None:
         """Vectors of the rows' present texts; marks whether the base indexes still hold these texts."""
-        encoder = self.release.encoder
-        if encoder is None:
-            if not at_start:
-                self._stale[:, rows] = True
-            return
         for start in range(0, len(rows), _BATCH):
             some = rows[start : start + _BATCH]
             places = self._places(self._vector_at, some)
-            vectors = encoder.encode_items(
-                [item_text(self.catalogue.payload(row)) for row in some.tolist()]
-            )
+            texts = [item_text(self.catalogue.payload(row)) for row in some.tolist()]
+            vectors = self.release.encoder.encode_items(texts)
             held = places >= 0
             same = np.zeros(len(some), np.bool_)
             same[held] = np.abs(vectors[held] - self._base_vectors[places[held]]).max(axis=1) < _SAME_VECTOR
@@ -161,24 +154,10 @@ class ReleaseView:
         if n <= held:
             return
         capacity = max(1_024, n + n // 2)
-        vectors = np.zeros((capacity, self._dim), np.float32)
+        vectors = np.zeros((capacity, self._vectors.shape[1]), np.float32)
         vectors[:held] = self._vectors
         hashes = np.zeros(capacity, np.int64)
         hashes[:held] = self._hash
         stale = np.zeros((2, capacity), np.bool_)
         stale[:, :held] = self._stale
         self._vectors, self._hash, self._stale = vectors, hashes, stale
-
-
-def _bases(release: Release) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    nothing = np.empty(0, np.int64)
-    text = nothing if release.lexical_index is None else np.asarray(release.lexical_index.item_ids)
-    if release.vector_index is None:
-        return text, nothing, np.zeros((0, 0), np.float32)
-    return text, np.asarray(release.item_ids), release.item_vectors
-
-
-def _dim(release: Release, base_vectors: NDArray[np.float32]) -> int:
-    if len(base_vectors):
-        return int(base_vectors.shape[1])
-    return 0 if release.encoder is None else int(release.encoder.encode_items([""]).shape[1])

@@ -1,7 +1,8 @@
-"""Whom to recommend what: the user's vector, and what never to recommend.
+"""Whom to recommend what: the user's vector, and what is never offered.
 
-A user is the mean of what he clicked last, newer clicks weighing more; the same definition
-serves the ranker's user score. It knows rows and vectors, not how they are searched.
+The vector is the recency-weighted mean of what the session and the user clicked, as
+`models.candidate_features.candidate_scores` defines it for training too. It knows rows and
+vectors, not how they are searched.
 """
 
 from __future__ import annotations
@@ -10,33 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.state import State
+from models.candidate_features import Context, candidate_scores
 
-__all__ = ["HALF_WEIGHT_CLICKS", "excluded", "user_scores", "user_vector"]
-
-HALF_WEIGHT_CLICKS = 4.0  # a click that many places back counts half
+__all__ = ["excluded", "user_vector"]
 
 
-def user_vector(
-    vectors: NDArray[np.float32], recent: NDArray[np.int32]
-) -> NDArray[np.float32] | None:
-    """The unit vector of a user from `recent` rows, newest first: float32 [dim]; None if there is nothing.
+def user_vector(state: State, context: Context, vectors: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """The asking user's unit vector, float32 [dim]; None where nothing is known of him.
 
-    `vectors`: float32 [n, dim] by row, zero where unknown.
+    `vectors`: float32 [rows, dim] by state row, zero where unknown.
     """
-    if not len(recent) or not vectors.shape[1]:
-        return None
-    weights = np.exp2(-np.arange(len(recent), dtype=np.float32) / np.float32(HALF_WEIGHT_CLICKS))
-    mean = weights @ vectors[recent]
-    norm = float(np.sqrt(mean @ mean))
-    return None if norm < 1e-6 else mean / np.float32(norm)
-
-
-def user_scores(
-    vectors: NDArray[np.float32], recent: NDArray[np.int32], rows: NDArray[np.int32]
-) -> NDArray[np.float32]:
-    """The user's score of each of `rows`: float32 [n], zeros for a user without clicks."""
-    user = user_vector(vectors, recent)
-    return np.zeros(len(rows), np.float32) if user is None else vectors[rows] @ user
+    nothing = np.zeros(vectors.shape[1], np.float32)
+    _, _, vector = candidate_scores(state, context, np.empty(0, np.int32), vectors, nothing)
+    return vector if vector.any() else None
 
 
 def excluded(state: State, user_row: int, *, item_row: int = -1) -> NDArray[np.int32]:

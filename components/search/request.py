@@ -74,8 +74,8 @@ def decode_cursor(text: str) -> Cursor:
 def validate(request: Request, *, photos: int) -> None:
     """Refuse what cannot be answered. `photos`: how many catalogue photos there are.
 
-    Raises InputError for an unknown surface, a query over 1,000 characters, a page that is
-    negative or over 100, a photo that does not exist, or a `similar` without an item.
+    Raises InputError for an unknown surface, a query over 1,000 characters, a page below 1 or over
+    100 items, a negative offset, a photo that does not exist, or a `similar` without an item.
     """
     if request.surface not in _ASKABLE:
         raise InputError(f"surface {request.surface!r}; expected one of {', '.join(_ASKABLE)}")
@@ -137,4 +137,5 @@ def to_photo(image: NDArray[Any]) -> NDArray[np.uint8]:
             widths = np.diff(np.append(edges, side))
             shape = (-1, 1) if axis == 0 else (1, -1)
             grey = np.add.reduceat(grey.astype(np.float64), edges, axis=axis) / widths.reshape(shape)
-    return np.rint(grey).astype(np.uint8)
+    made: NDArray[np.uint8] = np.rint(grey).astype(np.uint8)
+    return made

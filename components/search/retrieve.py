@@ -21,7 +21,17 @@ from data.state import State
 from models.candidate_features import text_match
 from models.release import Release
 
-__all__ = ["FOUND_BY", "NO_TIER", "RRF_K", "Candidates", "RetrieveConfig", "Source", "found_by", "fuse", "retrieve"]
+__all__ = [
+    "FOUND_BY",
+    "NO_TIER",
+    "RRF_K",
+    "Candidates",
+    "RetrieveConfig",
+    "Source",
+    "found_by",
+    "fuse",
+    "retrieve",
+]
 
 FOUND_BY = ("text", "text_delta", "vector", "vector_delta", "user", "popular", "photo")
 TEXT, TEXT_DELTA, VECTOR, VECTOR_DELTA, USER, POPULAR, PHOTO = (1 << i for i in range(len(FOUND_BY)))
@@ -80,6 +90,7 @@ class _Scene:
     catalogue: Catalogue
     config: RetrieveConfig
     allowed: NDArray[np.bool_]  # by row
+    image_codes: NDArray[np.int32]
 
 
 def retrieve(
@@ -91,17 +102,21 @@ def retrieve(
     state: State,
     catalogue: Catalogue,
     config: RetrieveConfig,
+    image_codes: NDArray[np.int32],
     with_vectors: bool = True,
 ) -> Candidates:
-    """At most `config.candidates` candidates; `with_vectors=False` leaves the vector index out."""
+    """At most `config.candidates` candidates; `with_vectors=False` leaves the vector index out.
+
+    `image_codes`: `class_codes` of the image classifier.
+    """
     allowed = state.alive[: live.n].copy()
     if request.surface in config.in_stock_only:
         allowed &= state.stock[: live.n] > 0
     if request.surface in ("recommend", "similar"):
         item_row = state.item_row(request.item_id) if request.surface == "similar" else -1
-        out = excluded(state, meaning.user_row, item_row=item_row)
+        out = excluded(state, meaning.context.user_row, item_row=item_row)
         allowed[out[out < live.n]] = False
-    scene = _Scene(request, meaning, release, live, state, catalogue, config, allowed)
+    scene = _Scene(request, meaning, release, live, state, catalogue, config, allowed, image_codes)
     tiers: dict[str, NDArray[np.int8]] = {}
     sources = []
     if len(meaning.image_probs):
@@ -154,25 +169,21 @@ def _by_words(scene: _Scene) -> tuple[Source, NDArray[np.int8]]:
     """Base hits of the tiers and delta items, by share of the query's words matched, tier, BM25."""
     live, config = scene.live, scene.config
     words = scene.meaning.rewritten.words
-    rows = np.empty(0, np.int32)
-    scores = np.empty(0, np.float32)
-    tiers = np.empty(0, np.int8)
     index = scene.release.lexical_index
-    if index is not None:
-        distinct = len(set(words))
-        most = distinct if distinct <= 2 else distinct - 1
-        at, scores = index.search_rows(words, config.text, minimum_match=most)
-        if len(at) < config.text_enough and most > 1:
-            at, scores = index.search_rows(words, config.text, minimum_match=1)
-        rows, tiers = live.text_rows[at], index.tiers[at]
-        keep = rows >= 0
-        keep[keep] = scene.allowed[rows[keep]] & ~live.stale_text[rows[keep]]
-        rows, scores, tiers = rows[keep], scores[keep], tiers[keep]
+    distinct = len(set(words))
+    most = distinct if distinct <= 2 else distinct - 1
+    at, scores = index.search_rows(words, config.text, minimum_match=most)
+    if len(at) < config.text_enough and most > 1:
+        at, scores = index.search_rows(words, config.text, minimum_match=1)
+    rows, tiers = live.text_rows[at], index.tiers[at]
+    keep = rows >= 0
+    keep[keep] = scene.allowed[rows[keep]] & ~live.stale_text[rows[keep]]
+    rows, scores, tiers = rows[keep], scores[keep], tiers[keep]
     delta = live.text_delta[scene.allowed[live.text_delta]]
     both = np.concatenate([rows, delta])
     if not len(both):
         return Source(both, np.empty(0, np.uint8)), tiers
-    match = text_match(scene.state, scene.meaning.token_hashes, both)
+    match = text_match(scene.state, scene.meaning.context.query_tokens, both)
     from_base = np.arange(len(both)) < len(rows)
     keep = from_base | (match > 0)
     bm25 = np.concatenate([scores, np.zeros(len(delta), np.float32)])
@@ -187,16 +198,12 @@ def _by_words(scene: _Scene) -> tuple[Source, NDArray[np.int8]]:
 def _by_vector(scene: _Scene, vector: NDArray[np.float32], k: int, base_bit: int, delta_bit: int) -> Source:
     """Nearest items of the base index and of the delta, by inner product."""
     live = scene.live
-    rows = np.empty(0, np.int32)
-    scores = np.empty(0, np.float32)
-    index = scene.release.vector_index
-    if index is not None:
-        at, similar = index.search_rows(vector[None], k)
-        known = at[0] >= 0
-        rows, scores = live.vector_rows[at[0][known]], similar[0][known]
-        keep = rows >= 0
-        keep[keep] = scene.allowed[rows[keep]] & ~live.stale_vector[rows[keep]]
-        rows, scores = rows[keep], scores[keep]
+    at, similar = scene.release.vector_index.search_rows(vector[None], k)
+    known = at[0] >= 0
+    rows, scores = live.vector_rows[at[0][known]], similar[0][known]
+    keep = rows >= 0
+    keep[keep] = scene.allowed[rows[keep]] & ~live.stale_vector[rows[keep]]
+    rows, scores = rows[keep], scores[keep]
     delta = live.vector_delta[scene.allowed[live.vector_delta]]
     both = np.concatenate([rows, delta])
     all_scores = np.concatenate([scores, live.vectors[delta] @ vector])
@@ -214,9 +221,10 @@ def _by_popularity(scene: _Scene) -> Source:
 
 def _by_photo(scene: _Scene) -> Source:
     """Popular and new items of the likely departments, as many of each as it is likely."""
-    lists, config, live = scene.catalogue.lists, scene.config, scene.live
-    codes, probs = scene.meaning.image_codes, scene.meaning.image_probs
-    rows, ranks = [np.empty(0, np.int32)], [np.empty(0)]
+    lists, config = scene.catalogue.lists, scene.config
+    codes, probs = scene.image_codes, scene.meaning.image_probs
+    rows: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
+    ranks: list[NDArray[np.float64]] = [np.empty(0)]
     for i in np.argsort(-probs, kind="stable").tolist():
         share = float(probs[i])
         code = int(codes[i])
@@ -234,7 +242,7 @@ def _by_photo(scene: _Scene) -> Source:
     best = all_rows[order]
     _, first = np.unique(best, return_index=True)
     best = best[np.sort(first)]
-    return Source(best[best < live.n], np.full(len(best), PHOTO, np.uint8))
+    return Source(best, np.full(len(best), PHOTO, np.uint8))
 
 
 def _allowed(rows: NDArray[np.int32], scene: _Scene) -> NDArray[np.int32]:

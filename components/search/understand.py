@@ -6,7 +6,7 @@ It knows artifacts and state, nothing of how items are found.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,11 @@ from components.search.catalogue import Lists
 from components.search.live import Live
 from components.search.recommend import user_vector
 from data.codes import CODES, code_of, query_key
+from data.schema import SURFACES
 from data.shop import Request
 from data.state import State
 from data.text import normalise, token_hashes, tokens
+from models.candidate_features import Context
 from models.release import Release
 from models.speller import Speller
 
@@ -37,23 +39,17 @@ class Rewritten:
 class Meaning:
     """All that later stages know of the request.
 
-    token_hashes uint32 [q]; code_probs float32 [CODES]: probability by category or department code
-    (None without a classifier's word); category_codes int32 [c] and category_probs float32 [c]: the
-    same as pairs; query_vector, user_vector float32 [dim] or None; recent int32 rows, newest first.
+    code_probs float32 [CODES]: probability by category or department code, None without a
+    classifier's word; image_probs float32 [C]: the image classifier's, empty where no photo was given;
+    query_vector, user_vector float32 [dim] or None.
     """
 
     rewritten: Rewritten
-    token_hashes: NDArray[np.uint32]
-    query_key: int
+    context: Context
     code_probs: NDArray[np.float32] | None
-    category_codes: NDArray[np.int32]
-    category_probs: NDArray[np.float32]
+    image_probs: NDArray[np.float32]
     query_vector: NDArray[np.float32] | None
-    user_row: int
-    recent: NDArray[np.int32]
     user_vector: NDArray[np.float32] | None
-    image_codes: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
-    image_probs: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
 
 def rewrite(query: str, speller: Speller | None) -> Rewritten:
@@ -94,41 +90,35 @@ def understand(
     """
     rewritten = rewrite(request.query, release.speller)
     asked = bool(rewritten.words)
+    context = Context(
+        now_us=request.time_us,
+        user_row=state.user_row(request.user_id),
+        session_id=request.session_id,
+        surface=SURFACES.index(request.surface),
+        query_tokens=token_hashes(rewritten.text),
+        query_key=query_key(request.query),
+    )
     code_probs: NDArray[np.float32] | None = None
-    codes, probs = np.empty(0, np.int32), np.empty(0, np.float32)
     image_probs = np.empty(0, np.float32)
-    image_classes = np.empty(0, np.int32)
     if photo is not None and release.image_classifier is not None:
-        image_classes, image_probs = image_codes, release.image_classifier.predict(photo[None])[0]
+        image_probs = release.image_classifier.predict(photo[None])[0]
         code_probs = _by_code(image_codes, image_probs)
         codes = lists.category_codes
         probs = np.maximum(code_probs[lists.category_departments], code_probs[codes])
+        code_probs[codes] = probs
+        context = replace(context, category_codes=codes, category_probs=probs)
     elif asked and release.text_classifier is not None:
-        codes, probs = text_codes, release.text_classifier.predict([rewritten.text])[0]
-        code_probs = _by_code(codes, probs)
+        probs = release.text_classifier.predict([rewritten.text])[0]
+        code_probs = _by_code(text_codes, probs)
+        context = replace(context, category_codes=text_codes, category_probs=probs)
     vector: NDArray[np.float32] | None = None
     if request.surface == "similar":
         row = state.item_row(request.item_id)
         vector = live.vectors[row] if 0 <= row < live.n else None
-    elif asked and release.encoder is not None:
+    elif asked:
         vector = release.encoder.encode_queries([rewritten.text])[0]
-    user_row = state.user_row(request.user_id)
-    recent = state.recent_items(user_row, request.session_id)
-    recent = recent[recent < live.n]
-    return Meaning(
-        rewritten,
-        token_hashes(rewritten.text),
-        query_key(request.query),
-        code_probs,
-        codes,
-        probs,
-        vector,
-        user_row,
-        recent,
-        user_vector(live.vectors, recent),
-        image_classes,
-        image_probs,
-    )
+    user = user_vector(state, context, live.vectors)
+    return Meaning(rewritten, context, code_probs, image_probs, vector, user)
 
 
 def _by_code(codes: NDArray[np.int32], probs: NDArray[np.float32]) -> NDArray[np.float32]:

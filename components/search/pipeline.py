@@ -1,0 +1,377 @@
+"""The online path in one place: plan → understand → retrieve → rank → summarise.
+
+After the published e-commerce search scenario (REFERENCE.md: search planner, query planner,
+searcher, ranker, summary). A pipeline belongs to one release and one state; a swap makes a new one.
+Plain Python: it knows neither HTTP nor Ray, and no time but that of the request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.measure.spans import NOT_RUN, Span, SpanLog
+from components.search import rank as ranking
+from components.search.live import Live, ReleaseView
+from components.search.pages import PageCache
+from components.search.rank import ExploreConfig, Ranked
+from components.search.request import (
+    Cursor,
+    clean_query,
+    decode_cursor,
+    encode_cursor,
+    request_id_of,
+    to_photo,
+    validate,
+)
+from components.search.retrieve import Candidates, RetrieveConfig, retrieve
+from components.search.summarise import Summaries, live_positions
+from components.search.understand import Meaning, class_codes, understand
+from data.schema import IMPRESSION, NONE_ID, SURFACES, stable_hash
+from data.shop import Reply, Request
+from data.state import State
+from data.text import normalise
+from infra.errors import InputError
+from models.release import Release
+
+__all__ = ["Answer", "PipelineConfig", "SearchPipeline", "Stage", "Work", "impression_columns"]
+
+_Part = TypeVar("_Part")
+_MAKES_LIST = frozenset({"understand", "retrieve", "rank"})
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """What a deployment may choose.
+
+    `deadline_ms`: of a request from its arrival; None holds none. Parts are left out in this order,
+    each where its share of the deadline is already spent when its turn comes: `vectors` (at
+    `vectors_by`), `ranker` (at `ranker_by`).
+    """
+
+    retrieve: RetrieveConfig = field(default_factory=RetrieveConfig)
+    explore: ExploreConfig = field(default_factory=ExploreConfig)
+    deadline_ms: float | None = 100.0
+    vectors_by: float = 0.5
+    ranker_by: float = 0.75
+    page_lists: int = 4_096
+
+    @classmethod
+    def for_evaluation(cls) -> PipelineConfig:
+        """Without exploration and deadline: the same request and state give the same reply."""
+        return cls(explore=ExploreConfig(slots=0), deadline_ms=None)
+
+
+@dataclass(slots=True)
+class Work:
+    """A request on its way through the stages; each fills in its part."""
+
+    request: Request
+    arrived_ns: int
+    live: Live
+    upload: NDArray[np.uint8] | None = None
+    want_features: bool = False
+    request_id: int = NONE_ID
+    list_id: int = NONE_ID  # of the request that the list is, or was, made for; it seeds exploration
+    offset: int = 0
+    key: tuple[Any, ...] = ()
+    photo: NDArray[np.uint8] | None = None
+    meaning: Meaning | None = None
+    candidates: Candidates | None = None
+    ranked: Ranked | None = None
+    degraded: tuple[str, ...] = ()
+    positions: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
+    hits: bytes = b"[]"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the path. `kind` is `ai` where learned models do the work, else `non_ai`."""
+
+    name: str
+    kind: str
+    call: Callable[[Work], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply with what a serving layer wants beside it.
+
+    `ranked`: the whole list; `positions` int [n]: the page's places in it; `hits`: the page's items as
+    a JSON array; `explanation`: one entry a hit, where it was asked for.
+    """
+
+    reply: Reply
+    ranked: Ranked
+    positions: NDArray[np.intp]
+    hits: bytes
+    spans: tuple[Span, ...]
+    explanation: list[dict[str, Any]] | None = None
+
+
+class SearchPipeline:
+    """Answers every surface from one release and the live state; safe to call from several threads.
+
+    `photos`: uint8 [m, 28, 28] (may be memory-mapped), what `Request.photo` points into; `pages`,
+    `summaries`: shared with the pipeline of the release before, so that page turns outlive a swap and
+    items' JSON is not made twice; `times`: where stage times are recorded; `timer_ns`: a monotonic
+    clock, for spans and the deadline only.
+    """
+
+    def __init__(
+        self,
+        release: Release,
+        view: ReleaseView,
+        state: State,
+        *,
+        config: PipelineConfig | None = None,
+        photos: NDArray[np.uint8] | None = None,
+        pages: PageCache | None = None,
+        summaries: Summaries | None = None,
+        times: SpanLog | None = None,
+        timer_ns: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        self.release = release
+        self.view = view
+        self.state = state
+        self.config = config or PipelineConfig()
+        self.pages = PageCache(self.config.page_lists) if pages is None else pages
+        self.summaries = Summaries(state) if summaries is None else summaries
+        self.stages = (
+            Stage("plan", "non_ai", self._plan),
+            Stage("understand", "ai", self._understand),
+            Stage("retrieve", "non_ai", self._retrieve),
+            Stage("rank", "ai", self._rank),
+            Stage("summarise", "non_ai", self._summarise),
+        )
+        self.times = (
+            SpanLog([s.name for s in self.stages], [s.kind for s in self.stages]) if times is None else times
+        )
+        self._photos = photos
+        self._timer_ns = timer_ns
+        text, image = release.text_classifier, release.image_classifier
+        self._text_codes = class_codes(text.classes if text else ())
+        self._image_codes = class_codes(image.classes if image else ())
+
+    # ---- asking ----
+
+    def respond(self, request: Request) -> Reply:
+        """The page of items for a request. Raises InputError for one that cannot be answered."""
+        return self.answer(request).reply
+
+    def respond_image(self, image: NDArray[np.uint8], request: Request) -> Reply:
+        """As `respond`, for an uploaded image of any size: uint8 [height, width] or with channels."""
+        return self.answer(request, image=image).reply
+
+    def ranked(self, request: Request) -> Ranked:
+        """The full ranked list with features; nothing is kept for page turns."""
+        work = self._work(request, None, None, want_features=True)
+        for stage in self.stages[:-1]:
+            if work.ranked is None:
+                stage.call(work)
+        return _done(work.ranked)
+
+    def answer(
+        self,
+        request: Request,
+        *,
+        image: NDArray[np.uint8] | None = None,
+        explain: bool = False,
+        arrived_ns: int | None = None,
+    ) -> Answer:
+        """The reply, the list it is a page of, and the page's items as JSON.
+
+        `arrived_ns`: when the request came in, by `timer_ns`; the deadline counts from then.
+        """
+        work = self._work(request, image, arrived_ns, want_features=explain)
+        begun = last = self._timer_ns()
+        spans: list[Span] = []
+        durations: list[int] = []
+        for stage in self.stages:
+            if work.ranked is not None and stage.name in _MAKES_LIST:
+                durations.append(NOT_RUN)  # a page turn: the list is there
+                continue
+            stage.call(work)
+            now = self._timer_ns()
+            spans.append(Span(stage.name, stage.kind, (last - begun) // 1_000, (now - last) // 1_000))
+            durations.append((now - last) // 1_000)
+            last = now
+        self.times.record(durations)
+        ranked = _done(work.ranked)
+        stop = work.offset + request.size
+        more = stop < len(ranked.rows)
+        timings = {span.name: span.duration_us for span in spans}
+        timings["total"] = (last - begun) // 1_000
+        reply = Reply(
+            request_id=work.request_id,
+            release_id=ranked.release_id,
+            item_ids=ranked.item_ids[work.positions],
+            propensity=ranked.propensity[work.positions],
+            offset=work.offset,
+            total=len(ranked.rows),
+            cursor=encode_cursor(Cursor(ranked.release_id, ranked.request_id, stop)) if more else "",
+            degraded=work.degraded,
+            timings_us=timings,
+        )
+        explanation = ranking.explain(ranked, work.positions, self.release) if explain else None
+        return Answer(reply, ranked, work.positions, work.hits, tuple(spans), explanation)
+
+    def _work(
+        self,
+        request: Request,
+        image: NDArray[np.uint8] | None,
+        arrived_ns: int | None,
+        *,
+        want_features: bool,
+    ) -> Work:
+        upload = None if image is None else to_photo(image)
+        arrived = self._timer_ns() if arrived_ns is None else arrived_ns
+        return Work(request, arrived, self.view.live, upload, want_features)
+
+    # ---- the stages ----
+
+    def _plan(self, work: Work) -> None:
+        """Refuse nonsense, name the request, find the list that a page turn goes on with."""
+        request = work.request
+        photos = 0 if self._photos is None else len(self._photos)
+        validate(request, photos=photos)
+        work.request_id = work.list_id = request_id_of(request)
+        work.offset = request.offset
+        if work.upload is not None:
+            work.photo = work.upload
+        elif request.photo >= 0 and self._photos is not None:
+            work.photo = self._photos[request.photo]
+        asked_by_photo = work.upload is not None or request.photo >= 0
+        if asked_by_photo and (work.photo is None or self.release.image_classifier is None):
+            work.degraded += ("image_classifier",)
+            work.photo = None
+        if request.surface == "image" and not (asked_by_photo or request.cursor):
+            raise InputError("an image search without an image; give a photo")
+        if request.surface == "similar" and self.state.item_row(request.item_id) < 0:
+            raise InputError(f"item {request.item_id} is unknown; give the item_id of a reply")
+        upload_key = 0 if work.upload is None else stable_hash(work.upload.tobytes().hex())
+        work.key = (
+            request.session_id,
+            request.user_id,
+            request.surface,
+            normalise(request.query),
+            request.photo,
+            request.item_id,
+            upload_key,
+        )
+        if request.cursor:
+            self._turn(work, decode_cursor(request.cursor))
+        elif request.offset > 0 and request.session_id != NONE_ID:
+            work.ranked = self.pages.by_key(work.key)
+        if work.ranked is not None:
+            work.degraded = work.ranked.degraded
+
+    def _turn(self, work: Work, cursor: Cursor) -> None:
+        """Go on where the cursor points; where its list is gone, make it again, or say that it is another."""
+        work.offset = cursor.offset
+        kept = self.pages.by_request(cursor.request_id)
+        if kept is not None and kept.release_id == cursor.release_id:
+            work.ranked = kept
+            return
+        request = work.request
+        asked = request.surface in ("recommend", "similar") or work.photo is not None or work.key[3]
+        if asked and cursor.release_id == self.release.release_id:
+            work.list_id = cursor.request_id
+        else:
+            work.degraded += ("cursor_expired",)
+
+    def _understand(self, work: Work) -> None:
+        work.meaning = understand(
+            work.request,
+            release=self.release,
+            live=work.live,
+            lists=self.view.catalogue.lists,
+            state=self.state,
+            text_codes=self._text_codes,
+            image_codes=self._image_codes,
+            photo=work.photo,
+        )
+
+    def _retrieve(self, work: Work) -> None:
+        in_time = self._in_time(work, self.config.vectors_by, "vectors")
+        work.candidates = retrieve(
+            work.request,
+            _done(work.meaning),
+            release=self.release,
+            live=work.live,
+            state=self.state,
+            catalogue=self.view.catalogue,
+            config=self.config.retrieve,
+            image_codes=self._image_codes,
+            with_vectors=in_time,
+        )
+
+    def _rank(self, work: Work) -> None:
+        in_time = self._in_time(work, self.config.ranker_by, "ranker")
+        work.ranked = ranking.rank(
+            _done(work.candidates),
+            _done(work.meaning),
+            request_id=work.list_id,
+            key=work.key,
+            release=self.release,
+            live=work.live,
+            state=self.state,
+            explore_config=self.config.explore,
+            with_ranker=in_time,
+            degraded=work.degraded,
+            keep_features=work.want_features,
+        )
+
+    def _summarise(self, work: Work) -> None:
+        ranked = _done(work.ranked)
+        work.positions = live_positions(ranked, self.state, work.offset, work.request.size)
+        work.hits = self.summaries.page(ranked.rows[work.positions])
+        if work.candidates is not None:  # made now, not a turned page
+            self.pages.put(ranked)
+
+    def _in_time(self, work: Work, share: float, part: str) -> bool:
+        """Whether a part may still be done; if not, it is named in `degraded`."""
+        if self.config.deadline_ms is None:
+            return True
+        spent_ms = (self._timer_ns() - work.arrived_ns) / 1e6
+        if spent_ms <= share * self.config.deadline_ms:
+            return True
+        work.degraded += (part,)
+        return False
+
+
+def impression_columns(request: Request, answer: Answer) -> dict[str, Any]:
+    """The impressions of the page shown, one row an item: columns of `EVENT_SCHEMA` without ids and times.
+
+    The serving layer adds event_id, known_time and wall_time when it journals them.
+    """
+    ranked, positions, reply = answer.ranked, answer.positions, answer.reply
+    n = len(positions)
+    return {
+        "kind": np.full(n, IMPRESSION, np.int8),
+        "event_time": np.full(n, request.time_us, np.int64),
+        "user_id": np.full(n, request.user_id, np.int64),
+        "session_id": np.full(n, request.session_id, np.int64),
+        "request_id": np.full(n, reply.request_id, np.int64),
+        "release_id": [reply.release_id] * n,
+        "surface": np.full(n, SURFACES.index(request.surface), np.int8),
+        "query": [clean_query(request.query)] * n,
+        "photo": np.full(n, request.photo, np.int32),
+        "page": np.full(n, reply.offset // request.size, np.int16),
+        "item_id": reply.item_ids,
+        "position": positions.astype(np.int16),
+        "propensity": reply.propensity,
+        "state_time": np.full(n, ranked.state_time_us, np.int64),
+        "vector_score": ranked.vector_scores[positions],
+        "category_prob": ranked.category_probs[positions],
+    }
+
+
+def _done(part: _Part | None) -> _Part:
+    assert part is not None, "a stage ran before the one that it needs"
+    return part

@@ -1,0 +1,80 @@
+"""The page as the shopper sees it: which positions, and their items as JSON made beforehand.
+
+An item's JSON is made once and kept until the item changes. It knows no ranking.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from components.search.rank import Ranked
+from data.state import State
+
+__all__ = ["SHOWN_FIELDS", "Summaries", "live_positions"]
+
+SHOWN_FIELDS = (
+    "title", "description", "category", "department", "brand", "colour", "material",
+    "price", "list_price", "currency", "stock", "photo",
+)  # fmt: skip
+
+
+class Summaries:
+    """The items' fields as JSON objects by state row; safe to read from several threads."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._json: dict[int, bytes] = {}
+        self._version = state.catalogue_version
+        self._lock = threading.Lock()
+
+    def refresh(self) -> None:
+        """Forget the items that changed; called by the thread that applies events."""
+        version = self._state.catalogue_version
+        if version == self._version:
+            return
+        changed = self._state.changed_since(self._version).tolist()
+        with self._lock:
+            self._version = version
+            for row in changed:
+                self._json.pop(row, None)
+
+    def of(self, row: int) -> bytes:
+        """The item's JSON object: item_id, the SHOWN_FIELDS that it has, and `rating` (1 to 5)."""
+        found = self._json.get(row)
+        if found is not None:
+            return found
+        version = self._version
+        made = _item_json(int(self._state.item_ids[row]), orjson.loads(self._state.payload(row)))
+        with self._lock:
+            if version == self._version:  # else the item may have changed while it was read
+                self._json[row] = made
+        return made
+
+    def page(self, rows: NDArray[np.int32]) -> bytes:
+        """A JSON array of the items."""
+        return b"[" + b",".join([self.of(row) for row in rows.tolist()]) + b"]"
+
+
+def live_positions(ranked: Ranked, state: State, offset: int, size: int) -> NDArray[np.intp]:
+    """The positions [offset, offset + size) of the list, without items deleted since it was ranked.
+
+    A page may so be shorter than `size`; the next one starts at offset + size all the same, and no item
+    comes twice.
+    """
+    rows = ranked.rows[offset : offset + size]
+    return offset + np.flatnonzero(state.alive[rows])
+
+
+def _item_json(item_id: int, payload: dict[str, Any]) -> bytes:
+    shown = {"item_id": item_id} | {
+        name: payload[name] for name in SHOWN_FIELDS if payload.get(name) is not None
+    }
+    total, count = payload.get("rating_sum"), payload.get("rating_count")
+    if isinstance(total, int | float) and isinstance(count, int | float) and count > 0:
+        shown["rating"] = round(total / count, 2)
+    return orjson.dumps(shown)
