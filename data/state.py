@@ -201,6 +201,11 @@ class State:
 
     # ---- the fold ----
 
+    def reserve(self, *, items: int) -> None:
+        """Make room for that many item rows at once (rows beyond `n_items` hold "none")."""
+        if items > len(self.items.item_ids):
+            self.items = grown(self.items, ITEM_COLUMNS, items)
+
     def apply(self, events: pa.Table) -> None:
         """Fold events in the order given (the canonical one, except in a live replica)."""
         if events.num_rows == 0:

@@ -1,0 +1,103 @@
+"""The ranker learns what there is to learn, nothing else; compiled equals interpreted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.errors import DataError
+from models.candidate_features import FEATURES
+from models.compiled import compile_ranker, compiled_path
+from models.ranker import Ranker, RankerConfig
+from models.training_rows import TrainingRows
+
+CONFIG = RankerConfig(max_trees=40, warm_trees=10)
+SIGNAL = FEATURES.index("relative_price")
+BRAND = FEATURES.index("brand")
+
+
+def rows(seed: int, groups: int = 800, *, signal: bool = True) -> TrainingRows:
+    """Ten candidates a request; clicks follow a price and a brand (or nothing)."""
+    rng = np.random.default_rng(seed)
+    n = groups * 10
+    x = rng.normal(size=(n, len(FEATURES))).astype(np.float32)
+    x[:, BRAND] = rng.integers(1, 40, n)
+    x[rng.random(x.shape) < 0.05] = np.nan
+    utility = np.nan_to_num(x[:, SIGNAL]) * 1.5 + (x[:, BRAND] % 3 == 0) * 1.5 if signal else np.zeros(n)
+    clicked = rng.random(n) < 1 / (1 + np.exp(2.5 - utility))
+    ids = np.arange(groups)
+    return TrainingRows(
+        x, clicked.astype(np.int8), np.tile(np.arange(10, dtype=np.int16), groups),
+        np.full(groups, 10, np.int32), ids, ids % 50, ids, ids * 1_000_000,
+    )  # fmt: skip
+
+
+def test_it_beats_chance_on_new_requests() -> None:
+    ranker, metrics = Ranker.fit(rows(1), seed=3, config=CONFIG)
+    new = rows(2)
+    learned, _ = ranker.logged_ndcg10(new)
+    blind, _ = Ranker.fit(rows(1, signal=False), seed=3, config=CONFIG)[0].logged_ndcg10(new)
+    assert learned > blind + 0.1
+    assert metrics["trees"] >= 5
+
+
+def test_the_same_seed_gives_the_same_trees() -> None:
+    a, b = (Ranker.fit(rows(1), seed=3, config=CONFIG)[0] for _ in range(2))
+    x = rows(5).features
+    np.testing.assert_array_equal(a.predict(x), b.predict(x))
+
+
+def test_saved_and_loaded_scores_are_identical(tmp_path: Path) -> None:
+    ranker, _ = Ranker.fit(rows(1), seed=3, config=CONFIG)
+    ranker.save(tmp_path)
+    np.testing.assert_array_equal(
+        Ranker.load(tmp_path).predict(rows(5).features), ranker.predict(rows(5).features)
+    )
+
+
+def test_compiled_equals_interpreted_and_a_wrong_one_is_not_used(tmp_path: Path) -> None:
+    ranker, _ = Ranker.fit(rows(1), seed=3, config=CONFIG)
+    other, _ = Ranker.fit(rows(9), seed=4, config=CONFIG)
+    ranker.save(tmp_path / "a")
+    other.save(tmp_path / "b")
+    cache = tmp_path / "cache"
+    assert not Ranker.load(tmp_path / "a", cache=cache).is_compiled
+    assert compile_ranker(tmp_path / "a" / "ranker.txt", cache) is not None
+    compiled = Ranker.load(tmp_path / "a", cache=cache)
+    assert compiled.is_compiled
+    x = rows(5).features
+    np.testing.assert_allclose(compiled.predict(x), ranker.predict(x), rtol=0, atol=1e-9)
+    theirs = compiled_path(tmp_path / "b" / "ranker.txt", cache)
+    theirs.write_bytes(compiled_path(tmp_path / "a" / "ranker.txt", cache).read_bytes())
+    assert not Ranker.load(tmp_path / "b", cache=cache).is_compiled
+
+
+def test_a_warm_start_adds_trees_up_to_the_cap() -> None:
+    cold, _ = Ranker.fit(rows(1), seed=3, config=RankerConfig(max_trees=12))
+    warm, metrics = Ranker.fit(rows(2), seed=3, init=cold, config=RankerConfig(max_trees=40, warm_trees=10))
+    assert metrics["warm"] == 1
+    assert cold.trees < warm.trees <= cold.trees + 10
+    full = RankerConfig(max_trees=warm.trees + 5, warm_trees=10)
+    _, again = Ranker.fit(rows(3), seed=3, init=warm, config=full)
+    assert again["warm"] == 0
+
+
+def test_a_window_without_clicks_is_refused() -> None:
+    quiet = rows(1)
+    quiet.labels[:] = 0
+    with pytest.raises(DataError, match="no clicks"):
+        Ranker.fit(quiet, seed=1)
+
+
+def test_tampered_trees_are_refused(tmp_path: Path) -> None:
+    Ranker.fit(rows(1), seed=3, config=CONFIG)[0].save(tmp_path)
+    model = tmp_path / "ranker.txt"
+    lines = model.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("leaf_value="))
+    values = lines[at].removeprefix("leaf_value=").split()
+    lines[at] = "leaf_value=" + " ".join(reversed(values))
+    model.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match="does not give the scores"):
+        Ranker.load(tmp_path)
