@@ -1,0 +1,58 @@
+"""`shelflife data fetch` and `shelflife data import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, verb
+from infra.errors import ConfigError, DataError
+
+app = verb("Obtain real data, or bring your own log.")
+
+SETS = {"fashion-mnist": "70,000 product photos of 28 x 28 in ten classes (Debian's package, Expat licence)"}
+FORMATS = {"csv": "items.csv, users.csv, searches.csv, interactions.csv; only the last is required"}
+
+
+@app.command()
+def fetch(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="; ".join(f"{k}: {v}" for k, v in SETS.items()))],
+    home: HomeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Download a real data set, check it, and keep it in the cache."""
+    if name not in SETS:
+        raise ConfigError(f"unknown data set {name!r}; expected one of {', '.join(SETS)}")
+    from data.sources.fashion_mnist import fetch as fetch_photos
+
+    session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    with session.progress(f"fetch {name}") as say:
+        report = fetch_photos(session.settings.cache, progress=say)
+    session.emit(report)
+
+
+@app.command("import")
+def import_log(
+    ctx: typer.Context,
+    format: Annotated[str, typer.Argument(help="; ".join(f"{k}: {v}" for k, v in FORMATS.items()))],
+    path: Annotated[Path, typer.Argument(help="The folder that holds the files.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what was understood.")] = False,
+    home: HomeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn your own catalogue, users, searches and interactions into segments."""
+    if format not in FORMATS:
+        raise ConfigError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
+    if not path.is_dir():
+        raise DataError(f"{path} is not a folder; expected one that holds {FORMATS[format]}")
+    from data.sources.tables import import_csv
+
+    session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    with session.progress(f"import {path}") as say:
+        report = import_csv(path, session.settings.layout, dry_run=dry_run, progress=say)
+    session.emit(report)

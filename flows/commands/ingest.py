@@ -1,0 +1,22 @@
+"""`shelflife ingest`."""
+
+from __future__ import annotations
+
+import typer
+
+from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, verb
+
+app = verb("Take new segments into the store, each event once, and publish a snapshot.")
+
+
+@app.command()
+def run(
+    ctx: typer.Context, home: HomeOption = None, seed: SeedOption = None, as_json: JsonOption = False
+) -> None:
+    """Take new segments into the store, each event once, and publish a snapshot."""
+    from flows.ingest import ingest
+
+    session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    with session.progress("ingest"):
+        report = ingest(session.settings)
+    session.emit(report)

@@ -1,0 +1,33 @@
+"""`shelflife promote`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, verb
+
+app = verb("Judge a release against the champion on the newest logged slice, and promote it if it passes.")
+
+
+@app.command()
+def run(
+    ctx: typer.Context,
+    release: Annotated[
+        str | None, typer.Argument(help="The challenger (default: the newest release).")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0.0, help="NDCG@10 by which a challenger may be worse.")
+    ] = 0.01,
+    home: HomeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a release against the champion on the newest logged slice, and promote it if it passes."""
+    from flows.promote import promote
+
+    session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    with session.progress("promote"):
+        report = promote(session.settings, release_id=release, margin=margin)
+    session.emit(report)

@@ -1,0 +1,22 @@
+"""`shelflife rollback`."""
+
+from __future__ import annotations
+
+import typer
+
+from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, verb
+
+app = verb("Make the champion's predecessor the champion again.")
+
+
+@app.command()
+def run(
+    ctx: typer.Context, home: HomeOption = None, seed: SeedOption = None, as_json: JsonOption = False
+) -> None:
+    """Make the champion's predecessor the champion again."""
+    from flows.promote import rollback
+
+    session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    with session.progress("rollback"):
+        report = rollback(session.settings)
+    session.emit(report)

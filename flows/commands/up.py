@@ -1,0 +1,34 @@
+"""`shelflife up`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, verb
+from flows.commands.status import describe
+
+app = verb("Start everything local: Prefect server and schedules, Ray, Serve; all on 127.0.0.1.")
+
+
+@app.command()
+def run(
+    ctx: typer.Context,
+    http_port: Annotated[int | None, typer.Option(help="Port of the service; 0 takes any free one.")] = None,
+    prefect_port: Annotated[int | None, typer.Option(help="Port of the Prefect server; 0: any.")] = None,
+    schedules: Annotated[bool, typer.Option(help="Run the scheduled refreshes.")] = True,
+    home: HomeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start everything local that is not running yet, and wait until it is ready."""
+    from infra.cluster import up
+
+    session = open_session(
+        ctx, home=home, seed=seed, as_json=as_json, http_port=http_port, prefect_port=prefect_port
+    )
+    with session.progress("up") as say:
+        report = up(session.settings, runner=schedules, progress=say)
+    started = ", ".join(report["started"]) or "nothing: all of it was running already"
+    session.emit(report, f"started: {started}\n{describe(report)}")
