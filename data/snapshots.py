@@ -1,0 +1,214 @@
+"""What ingest published, and what a training read of it.
+
+Parts are immutable Parquet files in canonical order; the status document names those that count.
+A snapshot says which rows were taken, so that a training can be repeated. It opens no store.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+from numpy.typing import NDArray
+
+from data.fractions import in_fraction
+from data.schema import EVENT_SCHEMA, ITEM_DELETE, ITEM_UPSERT, KINDS, NONE_ID, USER_UPSERT, canonical
+from data.store_sql import ROW_HASH
+from infra.errors import ConfigError, DataError
+from infra.settings import Home
+
+__all__ = [
+    "Published",
+    "Selection",
+    "Snapshot",
+    "content_hash",
+    "published",
+    "read_events",
+    "read_status",
+    "select",
+]
+
+KEYS = ("session_id", "user_id", "request_id", "item_id", "photo")
+CONTENT_HASH = f"SELECT count(*), coalesce(sum({ROW_HASH}), 0)::VARCHAR FROM events"
+
+
+@dataclass(frozen=True)
+class Published:
+    """The store as last published. `applied`: writer → sequence number up to which all is in."""
+
+    parts: tuple[Path, ...]
+    watermark_us: int
+    rows: int
+    content_hash: str
+    commit: int
+    applied: dict[str, int]
+    kinds: dict[str, int] = field(default_factory=dict)
+    quarantine: dict[str, int] = field(default_factory=dict)
+    spans: tuple[tuple[int, int], ...] = ()  # (first, last) known_time of each part, us
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a training read: enough to read it again."""
+
+    watermark_us: int
+    window_us: int | None
+    fraction: float
+    key: str
+    salt: str
+    rows: int
+    kinds: dict[str, int]
+    content_hash: str
+    commit: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON and the registry."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Events in canonical order, and the snapshot that names them."""
+
+    events: pa.Table
+    snapshot: Snapshot
+
+
+def read_status(layout: Home) -> dict[str, Any]:
+    """The published status document. Raises DataError where nothing was ingested yet."""
+    path = layout.snapshots / "status.json"
+    try:
+        status: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"nothing is ingested in {layout.root} yet; run `shelflife ingest`") from None
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON document ({error}); `shelflife ingest` writes it anew") from None
+    return status
+
+
+def published(layout: Home) -> Published:
+    """What ingest last published. Raises DataError where there is nothing."""
+    status = read_status(layout)
+    folder = layout.snapshots / "events"
+    return Published(
+        tuple(folder / p["file"] for p in status["parts"]),
+        status["watermark_us"],
+        status["rows"],
+        status["content_hash"],
+        status["commit"],
+        dict(status["applied"]),
+        {KINDS[int(k)]: n for k, n in status["kinds"].items()},
+        dict(status["quarantine"]),
+        tuple((p["first_us"], p["last_us"]) for p in status["parts"]),
+    )
+
+
+def read_events(
+    published: Published,
+    *,
+    since_us: int | None = None,
+    until_us: int | None = None,
+    kinds: Sequence[int] | None = None,
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """Events with `since_us` <= known_time < `until_us`, of these kinds, in canonical order.
+
+    Raises DataError where a published part is missing or damaged.
+    """
+    names = list(columns) if columns is not None else EVENT_SCHEMA.names
+    unknown = set(names) - set(EVENT_SCHEMA.names)
+    if unknown:
+        raise ConfigError(
+            f"unknown event column {sorted(unknown)[0]!r}; expected some of {EVENT_SCHEMA.names}"
+        )
+    wanted = [*names, *(n for n in ("known_time", "event_id") if n not in names)]
+    schema = pa.schema([EVENT_SCHEMA.field(n) for n in wanted])
+    parts = [
+        str(path)
+        for path, (first, last) in zip(published.parts, published.spans, strict=True)
+        if (since_us is None or last >= since_us) and (until_us is None or first < until_us)
+    ]
+    if not parts:
+        return schema.empty_table().select(names)
+    keep = ds.scalar(True)
+    if since_us is not None:
+        keep = keep & (ds.field("known_time") >= since_us)
+    if until_us is not None:
+        keep = keep & (ds.field("known_time") < until_us)
+    if kinds is not None:
+        keep = keep & ds.field("kind").isin(list(kinds))
+    try:
+        events = ds.dataset(parts, schema=EVENT_SCHEMA, format="parquet").to_table(
+            columns=wanted, filter=keep
+        )
+    except (pa.ArrowException, OSError) as error:
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"a published part cannot be read ({text}); remove it and run `shelflife ingest`"
+        ) from error
+    return canonical(events.combine_chunks()).select(names)
+
+
+def content_hash(events: pa.Table) -> str:
+    """A hash of the events that does not depend on their order; the same as the store's."""
+    with duckdb.connect(":memory:") as connection:
+        connection.register("events", events)
+        rows, total = connection.sql(CONTENT_HASH).fetchall()[0]
+    return f"{rows:x}-{int(total) % 2**128:032x}"
+
+
+def select(
+    published: Published,
+    *,
+    watermark_us: int | None = None,
+    window_us: int | None = None,
+    fraction: float = 1.0,
+    key: str = "session_id",
+    salt: str = "shelflife",
+    kinds: Sequence[int] | None = None,
+    columns: Sequence[str] | None = None,
+) -> Selection:
+    """What a training may read: known by `watermark_us`, not older than `window_us`, a fraction of it.
+
+    `key`: the column whose values are taken or left as a whole (a session holds a query with its
+    page turns; rows without one go by request, then user). Catalogue and user events are always taken
+    whole, from the beginning: a fraction is of what shoppers did.
+    """
+    if key not in KEYS:
+        raise ConfigError(f"unknown key {key!r} of a fraction; expected one of {KEYS}")
+    until_us = published.watermark_us if watermark_us is None else min(watermark_us, published.watermark_us)
+    since_us = None if window_us is None else until_us - window_us + 1
+    events = read_events(published, until_us=until_us + 1, kinds=kinds)
+    kind = events["kind"].to_numpy()
+    keep = in_fraction(_group_keys(events, key), fraction, salt=salt)
+    if since_us is not None:
+        keep &= events["known_time"].to_numpy() >= since_us
+    keep |= np.isin(kind, (ITEM_UPSERT, ITEM_DELETE, USER_UPSERT))
+    events = events.filter(pa.array(keep))
+    counts = np.bincount(kind[keep], minlength=len(KINDS)).tolist()
+    snapshot = Snapshot(
+        until_us,
+        window_us,
+        fraction,
+        key,
+        salt,
+        events.num_rows,
+        {name: n for name, n in zip(KINDS, counts, strict=True) if n},
+        content_hash(events),
+        published.commit,
+    )
+    return Selection(events.select(list(columns)) if columns is not None else events, snapshot)
+
+
+def _group_keys(events: pa.Table, key: str) -> NDArray[np.int64]:
+    keys: NDArray[np.int64] = events[key].to_numpy().astype(np.int64)
+    for other in ("request_id", "user_id"):
+        keys = np.where(keys == NONE_ID, events[other].to_numpy(), keys)
+    return keys

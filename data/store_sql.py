@@ -1,0 +1,165 @@
+"""The store's SQL: one named constant or builder a query. Used by `data/store.py` alone."""
+
+from __future__ import annotations
+
+from data.frames import REQUIRED, none_row
+from data.schema import EVENT_SCHEMA, ITEM_DELETE, ITEM_UPSERT, KINDS, ORDER, SURFACES, USER_UPSERT
+
+_TYPES = {
+    "int64": "BIGINT",
+    "int32": "INTEGER",
+    "int16": "SMALLINT",
+    "int8": "TINYINT",
+    "float": "FLOAT",
+    "string": "VARCHAR",
+}
+TYPES = {f.name: _TYPES[str(f.type)] for f in EVENT_SCHEMA}
+COLUMNS = ", ".join(TYPES)
+_TYPED = ", ".join(f"{name} {type_}" for name, type_ in TYPES.items())
+
+UNKNOWN_ITEM = "unknown item"
+
+SETTINGS = "SET preserve_insertion_order = false"
+
+TABLES = f"""
+CREATE TABLE IF NOT EXISTS events ({_TYPED}, commit_number INTEGER);
+CREATE TABLE IF NOT EXISTS items (item_id BIGINT, commit_number INTEGER);
+CREATE TABLE IF NOT EXISTS quarantine ({_TYPED}, raw VARCHAR, reason VARCHAR, commit_number INTEGER);
+CREATE TABLE IF NOT EXISTS segments (
+    path VARCHAR, size BIGINT, mtime_ns BIGINT, hash VARCHAR, rows BIGINT, writer VARCHAR,
+    first_seq BIGINT, last_seq BIGINT, part INTEGER, parts INTEGER, commit_number INTEGER);
+CREATE TABLE IF NOT EXISTS commits (
+    number INTEGER, held BIGINT, rows BIGINT, first_us BIGINT, last_us BIGINT, watermark_us BIGINT,
+    hash_sum VARCHAR);
+"""
+
+KNOWN_FILES = "SELECT path, size, mtime_ns FROM segments"
+KNOWN_HASHES = "SELECT DISTINCT hash FROM segments"
+ADD_SEGMENTS = "INSERT INTO segments BY NAME SELECT * FROM found"
+LAST_COMMIT = """
+SELECT number, watermark_us, held, hash_sum FROM commits
+UNION ALL SELECT 0, 0, 0, '0' ORDER BY number DESC LIMIT 1"""
+ADD_COMMIT = "INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+STAGE_TABLE = f"CREATE OR REPLACE TEMP TABLE staged ({_TYPED}, raw VARCHAR, reason VARCHAR, released BOOLEAN)"
+
+
+def _literal(name: str) -> str:
+    value = none_row()[name]
+    if isinstance(value, str):
+        return "''"
+    return "'nan'::FLOAT" if value != value else str(value)
+
+
+def stage(columns: tuple[tuple[str, str], ...]) -> str:
+    """Read files of these columns into `staged`. `columns`: (name, "same", "cast", "float" or "time")."""
+    how = dict(columns)
+    values, faults = [], []
+    for name, type_ in TYPES.items():
+        kind = how.get(name)
+        column = f'"{name}"'
+        if kind is None:
+            value = "NULL" if name in REQUIRED else _literal(name)
+        elif kind == "time":
+            value = f"epoch_us({column})"
+        elif kind == "same":
+            value = column
+        else:
+            value = f"TRY_CAST({column} AS {type_})"
+            wrong = f"{value} IS NULL"
+            if kind == "float" and type_ not in ("FLOAT", "VARCHAR"):
+                wrong = f"({wrong} OR {column} <> floor({column}))"
+            faults.append(f"WHEN {column} IS NOT NULL AND {wrong} THEN 'wrong type: {name}'")
+        if kind is not None and name not in REQUIRED:
+            value = f"coalesce({value}, {_literal(name)})"
+        values.append(f"CAST({value} AS {type_}) AS {name}")
+    fault = f"CASE {' '.join(faults)} END" if faults else "NULL"
+    cast = [n for n, k in columns if k in ("cast", "float")]
+    raw = (
+        "to_json({" + ", ".join(f"'{n}': \"{n}\"::VARCHAR" for n in cast) + "})::VARCHAR" if cast else "NULL"
+    )
+    return f"""
+INSERT INTO staged
+WITH read AS (
+    SELECT {", ".join(values)}, {fault} AS fault, {raw} AS raw FROM read_parquet($files)
+)
+SELECT {COLUMNS}, CASE WHEN fault IS NOT NULL THEN raw END, {_REASON}, false FROM read"""
+
+
+_REASON = f"""CASE
+    WHEN fault IS NOT NULL THEN fault
+    WHEN event_id IS NULL THEN 'no event_id'
+    WHEN kind IS NULL OR kind < 0 OR kind >= {len(KINDS)} THEN 'unknown kind'
+    WHEN surface < 0 OR surface >= {len(SURFACES)} THEN 'unknown surface'
+    WHEN event_time IS NULL OR known_time IS NULL OR known_time <= 0 THEN 'no time'
+    WHEN known_time > $now + $lateness OR event_time > known_time + $lateness THEN 'time in the future'
+    WHEN kind BETWEEN 1 AND {ITEM_DELETE} AND item_id = -1 THEN 'missing item'
+    WHEN kind = {USER_UPSERT} AND user_id = -1 THEN 'missing user'
+    WHEN kind IN ({ITEM_UPSERT}, {USER_UPSERT}) AND
+        (CASE WHEN json_valid(payload) THEN json_type(payload) ELSE '' END) <> 'OBJECT'
+        THEN 'payload is no JSON object'
+    END"""
+
+ADD_ITEMS = f"""
+INSERT INTO items
+SELECT DISTINCT item_id, $commit::INTEGER FROM staged
+WHERE kind = {ITEM_UPSERT} AND reason IS NULL AND item_id NOT IN (SELECT item_id FROM items)"""
+
+# Quarantined rows whose item is known by now come back among the staged ones.
+_KNOWN_NOW = f"reason = '{UNKNOWN_ITEM}' AND item_id IN (SELECT item_id FROM items)"
+RELEASE = f"INSERT INTO staged SELECT {COLUMNS}, NULL, NULL, true FROM quarantine WHERE {_KNOWN_NOW}"
+RELEASED_GO = f"DELETE FROM quarantine WHERE {_KNOWN_NOW}"
+
+UNKNOWN_ITEMS = f"""
+CREATE OR REPLACE TEMP TABLE unknown AS
+SELECT DISTINCT item_id FROM staged
+WHERE reason IS NULL AND kind BETWEEN 1 AND {ORDER} AND item_id NOT IN (SELECT item_id FROM items)"""
+_UNKNOWN = f"(kind BETWEEN 1 AND {ORDER} AND item_id IN (SELECT item_id FROM unknown))"
+
+# The same bad row may come in two segments: it is set aside once.
+SET_ASIDE = f"""
+INSERT INTO quarantine
+SELECT {COLUMNS}, raw, coalesce(reason, '{UNKNOWN_ITEM}'), $commit::INTEGER FROM staged
+WHERE (reason IS NOT NULL OR {_UNKNOWN})
+    AND (event_id IS NULL OR event_id NOT IN (SELECT event_id FROM quarantine WHERE event_id IS NOT NULL))
+QUALIFY event_id IS NULL OR row_number() OVER (PARTITION BY event_id ORDER BY known_time, event_time) = 1"""
+SET_ASIDE_COUNTS = "SELECT reason, count(*) FROM quarantine WHERE commit_number = $commit GROUP BY 1"
+COUNT_GOOD = f"""
+SELECT count(*), count(DISTINCT event_id), coalesce(sum(released::INTEGER), 0)::BIGINT FROM staged
+WHERE reason IS NULL AND NOT {_UNKNOWN}"""
+
+
+_FIRST = "PARTITION BY event_id ORDER BY known_time, event_time, kind, item_id, payload"
+
+
+def new_rows(*, filtered: bool, repeated: bool) -> str:
+    """Insert what is not held yet. `filtered`: some rows are bad; `repeated`: some come twice."""
+    good = f"AND reason IS NULL AND NOT {_UNKNOWN}" if filtered else ""
+    once = f"QUALIFY row_number() OVER ({_FIRST}) = 1" if repeated else ""
+    return f"""
+INSERT INTO events SELECT {COLUMNS}, $commit::INTEGER FROM staged
+WHERE event_id NOT IN (SELECT event_id FROM events) {good} {once}"""
+
+
+# md5, because DuckDB's own hash changes between releases; a sum, because order must not matter.
+ROW_HASH = f"md5_number_lower(concat_ws(chr(31), {COLUMNS}))"
+MEASURE = f"""
+SELECT count(*), min(known_time), max(known_time),
+    coalesce(sum((event_time < greatest(known_time, $watermark) - $lateness)::INTEGER), 0)::BIGINT,
+    coalesce(sum({ROW_HASH}), 0)::VARCHAR
+FROM events WHERE commit_number = $commit"""
+DROP_STAGED = "DROP TABLE staged; DROP TABLE unknown"
+
+COMMITS = "SELECT number, rows, first_us, last_us FROM commits WHERE rows > 0 ORDER BY number"
+WRITERS = "SELECT writer, first_seq, last_seq, part, parts FROM segments WHERE writer <> ''"
+KIND_COUNTS = "SELECT kind, count(*) FROM events GROUP BY kind ORDER BY kind"
+QUARANTINE_COUNTS = "SELECT reason, count(*) FROM quarantine GROUP BY reason ORDER BY reason"
+SEGMENT_COUNT = "SELECT count(*) FROM segments"
+
+
+def write_part(path: str, commit: int) -> str:
+    """Write a commit's events in canonical order to a Parquet file."""
+    quoted = path.replace("'", "''")
+    return f"""
+COPY (SELECT {COLUMNS} FROM events WHERE commit_number = {commit} ORDER BY known_time, event_id)
+TO '{quoted}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 122880)"""
