@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,13 @@ from data.world.config import START_US, WorldConfig
 from data.world.draws import stream, zipf
 from data.world.photos import Photos
 from data.world.words import (
-    BRANDS, CATEGORIES, COLOURS, MATERIALS, MAX_NEW_WORDS, PATTERNS, STYLES,
+    BRANDS,
+    CATEGORIES,
+    COLOURS,
+    MATERIALS,
+    MAX_NEW_WORDS,
+    PATTERNS,
+    STYLES,
 )  # fmt: skip
 from infra.clock import DAY_US, HOUR_US
 
@@ -93,7 +100,7 @@ class Catalogue:
 
     def alive(self, rows: NDArray[np.integer], time_us: NDArray[np.int64] | int) -> NDArray[np.bool_]:
         """Whether each row is in the shop at `time_us`: bool [n]."""
-        return (self.born_us[rows] <= time_us) & (time_us < self.dead_us[rows])
+        return np.asarray((self.born_us[rows] <= time_us) & (time_us < self.dead_us[rows]))
 
     def price_level(self, rows: NDArray[np.integer], price: NDArray[np.float64]) -> NDArray[np.float64]:
         """How dear each is for its category: (log price - usual) / 0.45; float64 [n]."""
@@ -158,12 +165,11 @@ def build_catalogue(config: WorldConfig, pictures: Photos) -> Catalogue:
             _restyle(config, a, old, day)
             changes.append(_change_prices(config, a, old, day))
             sales.append(_hold_sales(config, a, old, day))
-    current = a.pop("current")
-    del current
+    del a["current"]
     return Catalogue(counts=counts, changes=tuple(changes), sales=tuple(sales), **a)
 
 
-def _empty(n: int) -> dict[str, NDArray[np.generic]]:
+def _empty(n: int) -> dict[str, NDArray[Any]]:
     kinds = {
         np.int64: ("born_us", "dead_us", "created_us", "style2_us"),
         np.int16: ("category", "department", "brand", "colour", "material", "style", "style2"),
@@ -171,7 +177,7 @@ def _empty(n: int) -> dict[str, NDArray[np.generic]]:
         np.int32: ("photo", "rating_sum", "rating_count"),
         np.float64: ("price", "list_price", "current"),
     }
-    arrays: dict[str, NDArray[np.generic]] = {k: np.zeros(n, t) for t, names in kinds.items() for k in names}
+    arrays: dict[str, NDArray[Any]] = {k: np.zeros(n, t) for t, names in kinds.items() for k in names}
     arrays["extras"] = np.zeros((n, 8), np.float32)
     return arrays
 
@@ -179,7 +185,7 @@ def _empty(n: int) -> dict[str, NDArray[np.generic]]:
 def _bear(
     config: WorldConfig,
     pictures: Photos,
-    a: dict[str, NDArray[np.generic]],
+    a: dict[str, NDArray[Any]],
     rows: NDArray[np.int64],
     day: int,
     opens: NDArray[np.int64],
@@ -242,12 +248,12 @@ def _bear(
     a["extras"][rows] = rng.random((n, 8), dtype=np.float32)
 
 
-def _living(a: dict[str, NDArray[np.generic]], old: int, day: int) -> NDArray[np.int64]:
+def _living(a: dict[str, NDArray[Any]], old: int, day: int) -> NDArray[np.int64]:
     """Rows born before a day that live through all of it."""
     return np.flatnonzero(a["dead_us"][:old] >= START_US + (day + 1) * DAY_US)
 
 
-def _restyle(config: WorldConfig, a: dict[str, NDArray[np.generic]], old: int, day: int) -> None:
+def _restyle(config: WorldConfig, a: dict[str, NDArray[Any]], old: int, day: int) -> None:
     """Some items take up the styles that appear on this day, in its first six hours."""
     before, now = open_words(config, day - 1)[0], open_words(config, day)[0]
     rng = stream(config.seed, "restyle", day)
@@ -262,7 +268,7 @@ def _restyle(config: WorldConfig, a: dict[str, NDArray[np.generic]], old: int, d
 
 
 def _change_prices(
-    config: WorldConfig, a: dict[str, NDArray[np.generic]], old: int, day: int
+    config: WorldConfig, a: dict[str, NDArray[Any]], old: int, day: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     rng = stream(config.seed, "prices", day)
     rows = _living(a, old, day)
@@ -275,7 +281,7 @@ def _change_prices(
 
 
 def _hold_sales(
-    config: WorldConfig, a: dict[str, NDArray[np.generic]], old: int, day: int
+    config: WorldConfig, a: dict[str, NDArray[Any]], old: int, day: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     rng = stream(config.seed, "sales", day)
     rows = _living(a, old, day)

@@ -7,6 +7,7 @@ A hashed uniform is a function of what it is about: common random numbers for co
 from __future__ import annotations
 
 import zlib
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,15 @@ def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def keyed(seed: int, name: str, *keys: Any) -> NDArray[np.uint64]:
     """A 64-bit hash of integer keys (arrays that broadcast; at least one of one dimension)."""
-    h = mix(np.array([(seed << 32) | zlib.crc32(name.encode())], dtype=np.uint64))
+    h = _origin(seed, name)
     for key in keys:
         h = mix(h ^ np.atleast_1d(np.asarray(key, dtype=np.int64)).view(np.uint64))
     return h
+
+
+@lru_cache(maxsize=64)
+def _origin(seed: int, name: str) -> NDArray[np.uint64]:
+    return mix(np.array([(seed << 32) | zlib.crc32(name.encode())], dtype=np.uint64))
 
 
 def hashed_uniform(h: NDArray[np.uint64], salt: int = 0) -> NDArray[np.float64]:

@@ -18,7 +18,14 @@ from data.world.catalogue import Catalogue
 from data.world.config import START_US, WorldConfig
 from data.world.shoppers import Shoppers
 from data.world.words import (
-    CATEGORIES, COLOURS, DEPARTMENTS, GENDERS, MATERIALS, PATTERNS, SEASONS, Vocabulary,
+    CATEGORIES,
+    COLOURS,
+    DEPARTMENTS,
+    GENDERS,
+    MATERIALS,
+    PATTERNS,
+    SEASONS,
+    Vocabulary,
 )  # fmt: skip
 from infra.clock import DAY_US, HOUR_US
 
@@ -41,8 +48,8 @@ def title(items: Catalogue, vocabulary: Vocabulary, row: int, *, styled: bool) -
     return " ".join([*words, CATEGORIES[items.category[row]].noun])
 
 
-def item_payload(items: Catalogue, vocabulary: Vocabulary, row: int) -> dict[str, Any]:
-    """The 32 fields of an item as it is born."""
+def item_payload(items: Catalogue, vocabulary: Vocabulary, row: int, related: list[int]) -> dict[str, Any]:
+    """The 32 fields of an item as it is born; `related`: ids of like items."""
     x = items.extras[row].tolist()
     category = CATEGORIES[items.category[row]]
     price = float(items.price[row])
@@ -80,7 +87,7 @@ def item_payload(items: Catalogue, vocabulary: Vocabulary, row: int) -> dict[str
         "return_rate": round(0.02 + 0.1 * x[1] * x[2], 3),
         "photo": int(items.photo[row]),
         "photo_count": 1,
-        "related_items": [row + 1 - k for k in (1, 2, 3) if row >= k],
+        "related_items": related,
         "tags": [style, *([vocabulary.style(int(items.style2[row]))] if styled else [])],
         "created_at": int(items.created_us[row]),
         "updated_at": born,
@@ -115,8 +122,10 @@ def catalogue_events(
         for row in range(len(users)):
             tell(USER_UPSERT, START_US - 2 * HOUR_US + row, users.payload(row), user=row + 1)
     first = 0 if day == 0 else int(items.counts[day])
+    related = _related(items, int(items.counts[day + 1]))
     for row in range(first, int(items.counts[day + 1])):
-        tell(ITEM_UPSERT, int(items.born_us[row]), item_payload(items, vocabulary, row), item=row + 1)
+        payload = item_payload(items, vocabulary, row, [r + 1 for r in related[row].tolist() if r >= 0])
+        tell(ITEM_UPSERT, int(items.born_us[row]), payload, item=row + 1)
     rows = np.arange(int(items.counts[day + 1]))
     born, dead = items.born_us[rows], items.dead_us[rows]
     for row in rows[(dead >= begin) & (dead < end)].tolist():
@@ -148,6 +157,17 @@ def catalogue_events(
             "payload": pa.array(payloads, pa.string()).take(pa.array(order)),
         }
     )
+
+
+def _related(items: Catalogue, n: int) -> NDArray[np.int64]:
+    """Up to three earlier rows of the same category that live at each row's birth (-1 none): int64 [n, 3]."""
+    order = np.argsort(items.category[:n], kind="stable")
+    found = np.full((n, 3), -1, np.int64)
+    for k in range(3):
+        row, like = order[k + 1 :], order[: max(0, n - k - 1)]
+        same = (items.category[row] == items.category[like]) & (items.dead_us[like] > items.born_us[row])
+        found[row[same], k] = like[same]
+    return found
 
 
 def _price_news(items: Catalogue, day: int) -> list[tuple[int, int, float]]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from data.schema import CLICK, EVENT_SCHEMA, IMPRESSION, KINDS, SEARCH, canonical, event_table
 from data.segments import write_segments
 from data.world.config import START_US, WorldConfig
-from data.world.logging_policy import LoggingPolicy, Shown
+from data.world.logging_policy import Shown
 from data.world.reactions import Reaction
 from data.world.sessions import DayPlan
 from data.world.shop import World, build_world, public_path
@@ -61,7 +61,7 @@ class WorldSummary:
 
 def history_days(world: World, *, days: int | None = None) -> Iterator[tuple[DayPlan, Shown, pa.Table]]:
     """Each day's plan, what the logging policy showed, and all events in canonical order."""
-    policy = LoggingPolicy(world.config, world.items, world.vocabulary, world.photos, len(world.users))
+    policy = world.logging_policy()
     for day in range(world.config.days if days is None else days):
         plan = world.day(day)
         shown = policy.pages(plan)
@@ -159,9 +159,20 @@ def _clear(layout: Home) -> None:
     """Remove what an earlier or a killed generation left."""
     public_path(layout).unlink(missing_ok=True)
     for left in layout.root.glob(".world.*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
+        if not _runs(int(left.name.split(".")[2])):
+            shutil.rmtree(left, ignore_errors=True)
     for segment in layout.segments.glob("*/*/world-*.parquet"):
         segment.unlink()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _move(beside: Path, segments: Path) -> None:

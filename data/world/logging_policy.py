@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from data.schema import SURFACES
+from data.shop import Reply, Request
 from data.text import tokens
 from data.world.catalogue import Catalogue
 from data.world.config import PAGE_SIZE, START_US, WorldConfig
@@ -57,6 +60,7 @@ class LoggingPolicy:
         self._words, self._matrix = _title_words(items, vocabulary)
         self._clicks = np.zeros(len(items.born_us))
         self._last_category = np.full(n_users, -1, np.int64)
+        self._indexed: tuple[int, Any] | None = None
 
     def learn(self, clicked_rows: NDArray[np.int64], user_rows: NDArray[np.int64]) -> None:
         """Take in a day's clicks, in order of time; they count from the next day on."""
@@ -66,7 +70,7 @@ class LoggingPolicy:
 
     def pages(self, plan: DayPlan) -> Shown:
         """The page of each request of a day."""
-        heads, group = np.unique(plan.first, return_inverse=True)
+        heads, group = np.unique(plan.first.astype(np.int64), return_inverse=True)
         deepest = np.zeros(len(heads), np.int64)
         np.maximum.at(deepest, group, plan.page.astype(np.int64))
         fixed = PAGE_SIZE - self._config.random_slots
@@ -74,17 +78,30 @@ class LoggingPolicy:
         ranked, offsets = self._rank(plan, heads, depth)
         return self._lay_out(plan, group, ranked, offsets, fixed)
 
+    def respond(self, request: Request) -> Reply:
+        """The page for one request of a known user: the policy as a Shop, with pages of ten."""
+        day = (request.time_us - START_US) // DAY_US
+        plan = DayPlan(
+            day=day,
+            request_id=np.array([request.request_id]),
+            session_id=np.array([request.session_id]),
+            user_id=np.array([request.user_id]),
+            time_us=np.array([request.time_us]),
+            surface=np.array([SURFACES.index(request.surface)], np.int8),
+            query=[request.query],
+            photo=np.array([request.photo], np.int32),
+            page=np.array([request.offset // PAGE_SIZE], np.int16),
+            first=np.zeros(1, np.int32),
+            intent=np.full((1, 6), -1, np.int16),
+        )
+        shown = self.pages(plan)
+        return Reply(request.request_id, "", shown.row + 1, shown.propensity, offset=request.offset)
+
     def _rank(
         self, plan: DayPlan, heads: NDArray[np.int64], depth: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The best `depth` rows of each query, flat, and the offsets of each query in it."""
-        n = int(self._items.counts[plan.day + 1])
-        rows = np.arange(n)
-        rows = rows[self._items.dead_us[rows] > START_US + plan.day * DAY_US]
-        matrix = self._matrix[rows]
-        have = np.maximum(1, np.diff(matrix.tocsc().indptr))
-        idf = np.log1p(len(rows) / have)
-        by_word = (matrix @ sp.diags(idf)).T.tocsr().astype(np.float32)
+        rows, by_word, idf = self._index(plan.day)
         popularity = np.log1p(self._clicks[rows])
         popularity *= POPULARITY_WEIGHT / max(1.0, float(popularity.max(initial=0.0)))
         popularity += 1e-6 * hashed_uniform(keyed(self._config.seed, "ties", rows))
@@ -106,6 +123,18 @@ class LoggingPolicy:
         sizes = np.array([len(r) for r in ranked], np.int64)
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         return (np.concatenate(ranked) if ranked else np.empty(0, np.int64)), offsets
+
+    def _index(self, day: int) -> tuple[NDArray[np.int64], sp.csr_matrix, NDArray[np.float64]]:
+        """The rows in the shop at some time of a day, the words' weights in them, and each word's idf."""
+        if self._indexed is None or self._indexed[0] != day:
+            rows = np.arange(int(self._items.counts[day + 1]))
+            rows = rows[self._items.dead_us[rows] > START_US + day * DAY_US]
+            matrix = self._matrix[rows]
+            have = np.maximum(1, np.diff(matrix.tocsc().indptr))
+            idf = np.log1p(len(rows) / have)
+            by_word = (matrix @ sp.diags(idf)).T.tocsr().astype(np.float32)
+            self._indexed = (day, (rows, by_word, idf))
+        return self._indexed[1]
 
     def _codes(self, query: str) -> list[int]:
         return sorted({self._words[t] for t in tokens(query) if t in self._words})
@@ -205,4 +234,4 @@ def _top(found: NDArray[np.int64], score: NDArray[np.float64], depth: int) -> ND
     if len(found) > depth:
         keep = np.argpartition(-score, depth - 1)[:depth]
         found, score = found[keep], score[keep]
-    return found[np.lexsort((found, -score))]
+    return np.asarray(found[np.lexsort((found, -score))])

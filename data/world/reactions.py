@@ -80,8 +80,8 @@ def react(
     at = np.flatnonzero(clicked)
     if len(at):
         h, place = h[at], positions[at] % PAGE_SIZE
-        start = np.broadcast_to(np.asarray(time_us, dtype=np.int64), (n,))[at]
-        click_us[at] = start + _delay(2.0 + 1.5 * place, 8.0, h, 11)
+        start: NDArray[np.int64] = np.broadcast_to(np.asarray(time_us, dtype=np.int64), (n,))[at]
+        click_us[at] = start + _delay(2.0 + 1.5 * place.astype(np.float64), 8.0, h, 11)
         carted[at] = hashed_uniform(h, 1) < 0.2 + 0.4 * relevances[at]
         cart_us[at] = np.where(carted[at], click_us[at] + _delay(5.0, 20.0, h, 12), 0)
         odds = 1.0 / (1.0 + np.exp(0.5 * price_levels[at] - 0.2))

@@ -37,6 +37,7 @@ RECOMMEND = 0.10  # of the sessions start with a recommend request
 PHOTO = 0.01  # of the queries are a photo
 SECOND_SESSION = 0.08  # of the active users come a second time in the day
 STAY = 0.5  # of the new queries stay in the category of the one before
+SURE = 0.25  # spread of the category that a recommend request is for, beside that of a query
 VAGUE = 0.12  # of the text queries name the department's word only
 TREND = 0.12  # of the queries look for a new style, once there is one
 _ASKED = np.array([1.0, 1.0, 0.25, 0.40, 0.20, 0.35])  # how often each part of an intent is asked for
@@ -187,12 +188,13 @@ def _ask(
     session: NDArray[np.int64],
     surface: NDArray[np.int8],
 ) -> tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.int32], list[str]]:
-    """(intent [g, 6], source [g], photo [g], text [g]) of each query; a query's `source` is the one it repeats."""
+    """(intent [g, 6], source [g], photo [g], text [g]) of each query; a query's `source` is its repeat's."""
     rng = stream(config.seed, "queries", day)
     n = len(user)
     opened = category_open_days(config) <= day
     odds = np.where(opened, truth.affinity[user], -np.inf)
-    category = (odds + rng.gumbel(size=odds.shape)).argmax(1)
+    chance = np.where(surface == 3, SURE, 1.0)[:, None]  # who waits for recommendations wants the usual
+    category = (odds + chance * rng.gumbel(size=odds.shape)).argmax(1)
     opener = np.r_[True, session[1:] != session[:-1]][:n]
     stays = ~opener & (rng.random(n) < STAY)
     category = category[np.maximum.accumulate(np.where(stays, 0, np.arange(n)))]
@@ -235,7 +237,7 @@ def _targets(
     items: Catalogue, day: int, category: NDArray[np.int64], u: NDArray[np.float64], trend: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The item that each shopper has in mind (row; -1 none) and whether it was picked for its new style."""
-    rows = np.arange(int(items.counts[day]))
+    rows: NDArray[np.int64] = np.arange(int(items.counts[day]))
     rows = rows[items.alive(rows, START_US + day * DAY_US)]
     target = _pick(items, rows, category, u)
     styled = rows[items.style2[rows] >= len(STYLES)]

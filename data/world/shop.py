@@ -17,6 +17,7 @@ from data.world.catalogue import Catalogue, build_catalogue
 from data.world.config import START_US, WorldConfig
 from data.world.drift import Tastes
 from data.world.feed import catalogue_events
+from data.world.logging_policy import LoggingPolicy
 from data.world.photos import Photos, photos
 from data.world.reactions import Reaction, react
 from data.world.sessions import DayPlan, plan_day
@@ -137,6 +138,10 @@ class World:
         found = self._relevance(plan, slice(i, i + 1), rows + 1)[0]
         best = np.partition(found, len(found) - k)[-k:] if len(found) > k else found
         return np.sort(best)[::-1].astype(np.float32)
+
+    def logging_policy(self) -> LoggingPolicy:
+        """A fresh policy of the kind that ranked the history; it has learned nothing yet."""
+        return LoggingPolicy(self.config, self.items, self.vocabulary, self.photos, len(self.users))
 
     def _check(self, d: int) -> None:
         if not 0 <= d < self.config.horizon_d:

@@ -22,7 +22,13 @@ from data.world.draws import stream, zipf
 from data.world.drift import VALUES, Tastes, season_lift, value_path
 from data.world.shoppers import Shoppers
 from data.world.words import (
-    BRAND_GROUPS, BRANDS, CATEGORIES, COLOURS, MATERIALS, MAX_NEW_WORDS, STYLES,
+    BRAND_GROUPS,
+    BRANDS,
+    CATEGORIES,
+    COLOURS,
+    MATERIALS,
+    MAX_NEW_WORDS,
+    STYLES,
 )  # fmt: skip
 from infra.clock import DAY_US
 from infra.errors import DataError
