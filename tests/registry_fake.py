@@ -1,0 +1,86 @@
+"""The registry in memory, held to the same contract suite as the real one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from infra.errors import DataError
+
+__all__ = ["FakeRegistry"]
+
+
+class FakeRegistry:
+    """`infra.registry.Registry` on dictionaries."""
+
+    def __init__(self) -> None:
+        self._trainings: dict[str, list[str]] = {}
+        self._releases: list[dict[str, Any]] = []
+        self._champion: str | None = None
+
+    def log_training(self, component: str, **record: Mapping[str, Any]) -> str:
+        """As Registry.log_training."""
+        kept = self._trainings.setdefault(component, [])
+        kept.append(json.dumps({"component": component, **record}, default=str))
+        return str(len(kept))
+
+    def training(self, component: str, version: str) -> dict[str, Any]:
+        """As Registry.training."""
+        kept = self._trainings.get(component, [])
+        if not (version.isdigit() and 1 <= int(version) <= len(kept)):
+            raise DataError(f"{component} has no version {version!r} in the registry")
+        record: dict[str, Any] = json.loads(kept[int(version) - 1])
+        return record
+
+    def register_release(
+        self, manifest: Mapping[str, Any], *, verdict: Mapping[str, Any] | None = None
+    ) -> str:
+        """As Registry.register_release."""
+        for row in self._releases:
+            if row["release_id"] == manifest["release_id"]:
+                row["verdict"] = row["verdict"] if verdict is None else dict(verdict)
+                return str(row["version"])
+        self._releases.append(
+            {
+                "version": str(len(self._releases) + 1),
+                "release_id": manifest["release_id"],
+                "parent": manifest.get("parent") or None,
+                "components": {k: str(a["version"]) for k, a in manifest.get("artifacts", {}).items()},
+                "metrics": dict(manifest.get("metrics") or {}),
+                "verdict": None if verdict is None else dict(verdict),
+                "created_us": manifest["created_us"],
+                "promoted_us": None,
+            }
+        )
+        return str(len(self._releases))
+
+    def releases(self) -> list[dict[str, Any]]:
+        """As Registry.releases."""
+        return [
+            {**row, "alias": "champion" if row["release_id"] == self._champion else None}
+            for row in reversed(self._releases)
+        ]
+
+    def record_verdict(self, release_id: str, verdict: Mapping[str, Any]) -> None:
+        """As Registry.record_verdict."""
+        self._known(release_id)["verdict"] = dict(verdict)
+
+    def champion_release(self) -> str | None:
+        """As Registry.champion_release."""
+        return self._champion
+
+    def set_champion(self, release_id: str, *, expected: str | None = None) -> None:
+        """As Registry.set_champion."""
+        row = self._known(release_id)
+        if expected is not None and expected != self._champion:
+            raise DataError(f"the champion is {self._champion}, expected {expected}")
+        row["promoted_us"] = time.time_ns() // 1_000
+        self._champion = release_id
+
+    def _known(self, release_id: str) -> dict[str, Any]:
+        for row in self._releases:
+            if row["release_id"] == release_id:
+                return row
+        raise DataError(f"no release {release_id!r} in the registry")
