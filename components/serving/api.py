@@ -1,0 +1,268 @@
+"""The HTTP interface: parses, calls the engine, formats. No ranking logic in it.
+
+Replies are bytes made of pre-serialised items; no model of a reply is built or validated. Every
+refusal is JSON: {"error": {"found", "expected", "do"}}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import Any
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from components.search.pipeline import Answer
+from components.serving import openapi
+from components.serving.engine import Engine
+from components.serving.incoming import MAX_KEY_CHARS, to_id
+from components.serving.photos import MAX_IMAGE_BYTES, decode_image, image_of_body
+from components.serving.refusals import Refusal, error_document
+from data.schema import NONE_ID
+from data.shop import Request
+from infra.errors import DataError, InputError
+
+__all__ = ["make_api"]
+
+_MAX_JSON_BYTES = 2 << 20
+_PAGE = frozenset({"user_id", "session_id", "cursor", "size", "offset", "explain"})
+_JSON = "application/json"
+
+
+def make_api(engine: Engine) -> FastAPI:
+    """The ASGI application of an engine."""
+    app = FastAPI(
+        title="Shelflife",
+        description="Search and recommendation whose models keep themselves fresh.",
+        version="1",
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    _add_shop(app, engine)
+    _add_events(app, engine)
+    _add_about(app, engine)
+    _add_errors(app, engine)
+    return app
+
+
+def _add_shop(app: FastAPI, engine: Engine) -> None:
+    @app.get("/search", **openapi.SEARCH)
+    async def search(http: HttpRequest) -> Response:
+        values = _parameters(http, _PAGE | {"q", "photo"})
+        photo = _whole(values, "photo", -1)
+        surface = "image" if photo >= 0 else "search"
+        return _page(engine, http, _request(engine, surface, values, photo=photo), values)
+
+    @app.post("/search/image", **openapi.SEARCH_IMAGE)
+    async def search_image(http: HttpRequest) -> Response:
+        values = _parameters(http, _PAGE | {"q"})
+        body = image_of_body(await _body(http, MAX_IMAGE_BYTES), http.headers.get("content-type", ""))
+        image = await asyncio.to_thread(decode_image, body)
+        return _page(engine, http, _request(engine, "image", values), values, image=image)
+
+    @app.get("/recommend", **openapi.RECOMMEND)
+    async def recommend(http: HttpRequest) -> Response:
+        values = _parameters(http, _PAGE)
+        return _page(engine, http, _request(engine, "recommend", values), values)
+
+    @app.get("/similar", **openapi.SIMILAR)
+    async def similar(http: HttpRequest) -> Response:
+        values = _parameters(http, _PAGE | {"item_id"})
+        if not values.get("item_id"):
+            raise Refusal(400, "no item_id", "the item_id of an item", "add ?item_id=…")
+        item_id = to_id(values["item_id"], "item_id")
+        if not engine.known_item(item_id):
+            raise Refusal(
+                404, f"item {values['item_id']!r} is unknown", "an item of the catalogue", "check its id"
+            )
+        return _page(engine, http, _request(engine, "similar", values, item_id=item_id), values)
+
+
+def _add_events(app: FastAPI, engine: Engine) -> None:
+    @app.post("/events", **openapi.EVENTS)
+    async def events(http: HttpRequest) -> Response:
+        accepted = engine.events(_json(await _body(http, _MAX_JSON_BYTES)))
+        await _durable(*accepted.futures)
+        engine.metrics.count("shelflife_events_total", accepted.rows)
+        return _reply(202, {"acked": accepted.rows, "duplicates": accepted.duplicates})
+
+    @app.put("/items/{item_id}", **openapi.PUT_ITEM)
+    async def put_item(item_id: str, http: HttpRequest) -> Response:
+        future = engine.upsert_item(item_id, _json(await _body(http, _MAX_JSON_BYTES)))
+        await _durable(future)
+        return _reply(200, {"item_id": item_id, "seq": future.result()})
+
+    @app.delete("/items/{item_id}", **openapi.DELETE_ITEM)
+    async def delete_item(item_id: str) -> Response:
+        future = engine.delete_item(item_id)
+        await _durable(future)
+        return _reply(200, {"item_id": item_id, "deleted": True, "seq": future.result()})
+
+
+def _add_about(app: FastAPI, engine: Engine) -> None:
+    @app.get("/release", **openapi.RELEASE)
+    async def release() -> Response:
+        return _reply(200, engine.release_info())
+
+    @app.post("/release/look", **openapi.LOOK)
+    async def look() -> Response:
+        engine.look_now()
+        return _reply(202, {"looking": True})
+
+    @app.get("/health", **openapi.HEALTH)
+    async def health() -> Response:
+        found = engine.health()
+        return _reply(200 if found["ready"] else 503, found)
+
+    @app.get("/metrics", **openapi.METRICS)
+    async def metrics() -> Response:
+        return Response(engine.metrics_text(), media_type="text/plain; version=0.0.4")
+
+
+def _add_errors(app: FastAPI, engine: Engine) -> None:
+    @app.exception_handler(InputError)
+    async def refused(_: HttpRequest, error: InputError) -> Response:
+        status = error.status if isinstance(error, Refusal) else 422 if isinstance(error, DataError) else 400
+        engine.metrics.count("shelflife_refused_total", status=str(status))
+        return _reply(status, error_document(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: HttpRequest, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        refusal = Refusal(422, f"{first.get('loc')}: {first.get('msg')}", "what /docs says", "correct it")
+        return _reply(422, refusal.document)
+
+    @app.exception_handler(HTTPException)
+    async def not_there(http: HttpRequest, error: HTTPException) -> Response:
+        refusal = Refusal(
+            error.status_code, f"{http.method} {http.url.path}", "a path and method of /docs", "see GET /docs"
+        )
+        return _reply(error.status_code, refusal.document)
+
+
+def _page(
+    engine: Engine, http: HttpRequest, request: Request, values: dict[str, str], *, image: Any = None
+) -> Response:
+    began = time.perf_counter_ns()
+    answer = engine.answer(request, image=image, explain=_flag(values, "explain"), arrived_ns=began)
+    body = page_body(answer)
+    engine.metrics.observe(
+        "shelflife_request_seconds", (time.perf_counter_ns() - began) / 1e6, surface=request.surface
+    )
+    for part in answer.reply.degraded:
+        engine.metrics.count("shelflife_degraded_total", part=part)
+    return Response(body, media_type=_JSON, headers={"x-release-id": answer.reply.release_id})
+
+
+def page_body(answer: Answer) -> bytes:
+    """The reply as JSON; items are the bytes that were made when they last changed."""
+    reply = answer.reply
+    rest: dict[str, Any] = {
+        "request_id": str(reply.request_id),  # beyond 2^53, which JavaScript cannot hold
+        "release_id": reply.release_id,
+        "offset": reply.offset,
+        "total": reply.total,
+        "cursor": reply.cursor or None,
+        "degraded": reply.degraded,
+        "timings_us": reply.timings_us,
+    }
+    if answer.explanation is not None:
+        rest["explanation"] = answer.explanation
+    head = orjson.dumps(rest, option=orjson.OPT_SERIALIZE_NUMPY)
+    return b'%b,"items":%b}' % (head[:-1], answer.hits)
+
+
+def _request(
+    engine: Engine, surface: str, values: dict[str, str], *, photo: int = -1, item_id: int = NONE_ID
+) -> Request:
+    return Request(
+        surface=surface,
+        time_us=engine.clock.now_us(),
+        query=values.get("q", ""),
+        photo=photo,
+        item_id=item_id,
+        user_id=_key(values, "user_id"),
+        session_id=_key(values, "session_id"),
+        offset=_whole(values, "offset", 0),
+        size=_whole(values, "size", 10),
+        cursor=values.get("cursor", ""),
+    )
+
+
+def _parameters(http: HttpRequest, known: frozenset[str]) -> dict[str, str]:
+    values = dict(http.query_params)
+    unknown = values.keys() - known
+    if unknown:
+        raise Refusal(
+            400,
+            f"unknown parameter {sorted(unknown)[0]!r}",
+            f"parameters of {sorted(known)}",
+            "correct its name",
+        )
+    return values
+
+
+def _key(values: dict[str, str], name: str) -> int:
+    text = values.get(name)
+    if not text:
+        return NONE_ID
+    if len(text) > MAX_KEY_CHARS:
+        raise Refusal(400, f"{name} of {len(text)} characters", f"at most {MAX_KEY_CHARS}", "shorten it")
+    return to_id(text, name)
+
+
+def _whole(values: dict[str, str], name: str, default: int) -> int:
+    text = values.get(name)
+    if text is None or text == "":
+        return default
+    if not (text.isascii() and text.lstrip("-").isdecimal() and len(text) < 10):
+        raise Refusal(400, f"{name} is {text[:40]!r}", "a whole number", f"correct {name}")
+    return int(text)
+
+
+def _flag(values: dict[str, str], name: str) -> bool:
+    text = values.get(name, "0").lower()
+    if text not in ("0", "1", "true", "false", ""):
+        raise Refusal(400, f"{name} is {text[:40]!r}", "0 or 1", f"correct {name}")
+    return text in ("1", "true")
+
+
+async def _body(http: HttpRequest, most: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in http.stream():
+        size += len(piece)
+        if size > most:
+            raise Refusal(413, f"a body of over {most} bytes", f"at most {most} bytes", "send less at a time")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refusal(400, f"a body that is not JSON ({error})", "JSON in UTF-8", "correct it") from None
+
+
+async def _durable(*futures: Any) -> None:
+    waits: list[Awaitable[Any]] = [asyncio.wrap_future(f) for f in futures]
+    try:
+        await asyncio.gather(*waits)
+    except OSError as error:
+        raise Refusal(
+            503,
+            f"the journal cannot write ({error})",
+            "room on the disk",
+            "nothing was kept: try again later",
+        ) from None
+
+
+def _reply(status: int, document: Any) -> Response:
+    return Response(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), status, media_type=_JSON)

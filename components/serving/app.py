@@ -1,0 +1,77 @@
+"""The Serve deployment: one replica that holds an engine and answers HTTP in its own process.
+
+All stages are in-process calls; in throughput mode handlers run on the replica's event loop.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve.config import BackpressureConfig
+
+from components.serving.api import make_api
+from components.serving.engine import Engine, EngineConfig
+from infra.clock import open_clock
+from infra.log import setup_logging
+from infra.settings import Home
+
+__all__ = ["Replica", "build_application"]
+
+MAX_ONGOING = 128
+MAX_QUEUED = 512
+RETRY_AFTER_S = 1.0
+_SWITCH_S = 0.0005  # how long a background thread may keep a request waiting for the interpreter
+
+
+@serve.deployment(
+    num_replicas=1,
+    max_ongoing_requests=MAX_ONGOING,
+    max_queued_requests=MAX_QUEUED,
+    backpressure_config=BackpressureConfig(status_code=429, retry_after_s=RETRY_AFTER_S),
+    graceful_shutdown_timeout_s=5.0,
+    health_check_period_s=5.0,
+    health_check_timeout_s=30.0,
+    ray_actor_options={"num_cpus": 0.1},
+)
+@serve.ingress()
+class Replica:
+    """Owns the engine for as long as the replica lives."""
+
+    def __init__(self, home: str, writer: str, photos: str | None) -> None:
+        sys.setswitchinterval(_SWITCH_S)
+        layout = Home(Path(home))
+        setup_logging(file=layout.run / "serving.log")
+        self.engine = Engine(
+            layout, open_clock(layout.clock), config=EngineConfig(writer=writer), photos=_photos(photos)
+        )
+        self.engine.start()
+        # What is loaded now stays: collections need not walk it, nor come often.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return make_api(self.engine)
+
+    def check_health(self) -> None:
+        """Serve's own check: a replica without a release is alive, and says 503 by itself."""
+
+    def __del__(self) -> None:
+        self.engine.close()
+
+
+def build_application(home: Path, *, writer: str = "serve-0", photos: Path | None = None) -> Any:
+    """The Serve application of a home."""
+    return Replica.bind(str(home), writer, None if photos is None else str(photos))  # type: ignore[attr-defined]
+
+
+def _photos(path: str | None) -> Any:
+    if path is None:
+        return None
+    import numpy as np
+
+    return np.load(path, mmap_mode="r")

@@ -1,0 +1,388 @@
+"""The service without HTTP and Ray: state, journal, the live release, and what one may ask of them.
+
+An Engine is also a Shop: simulated shoppers can call `respond` in process. It ranks nothing itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import orjson
+from data.replica import StateReplica
+from numpy.typing import NDArray
+
+from components.search.live import ReleaseView
+from components.search.pipeline import Answer, PipelineConfig
+from components.search.request import decode_cursor
+from components.serving.feedback import Feedback, Shown
+from components.serving.follower import Follower
+from components.serving.gate import Gate
+from components.serving.incoming import event_columns, item_payload, to_id
+from components.serving.installed import Installed, Shared, install, shadow_answer
+from components.serving.keys import RecentKeys
+from components.serving.metrics import Metrics
+from components.serving.refusals import Refusal
+from components.serving.swap import ShadowLimits, Swapper
+from data.journal import JournalWriter
+from data.schema import ITEM_DELETE, ITEM_UPSERT, NONE_ID
+from data.shop import Reply, Request
+from infra.clock import Clock
+from infra.settings import Home
+from models.release import Release, champion
+
+__all__ = ["STATUS_FILE", "Acknowledged", "Engine", "EngineConfig"]
+
+STATUS_FILE = "serving-status.json"
+
+_LOG = logging.getLogger(__name__)
+_RECENT = 256
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """`future_s`: shop seconds that an event_time may lie ahead; a fast clock adds a second of wall time."""
+
+    writer: str = "serve-0"
+    future_s: float = 60.0
+    poll_s: float = 0.25
+    pipeline: PipelineConfig = field(default_factory=PipelineConfig)
+    limits: ShadowLimits = field(default_factory=ShadowLimits)
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """Events on their way to the disk: acknowledged once all of `futures` are done."""
+
+    rows: int
+    duplicates: int
+    futures: tuple[Future[int], ...]
+
+    def wait(self, timeout_s: float = 30.0) -> int:
+        """Wait until all is durable; the number of rows. Raises OSError if it cannot be written."""
+        for future in self.futures:
+            future.result(timeout_s)
+        return self.rows
+
+
+class Engine:
+    """One replica. `start()` catches up with the journals and begins to watch the champion pointer."""
+
+    def __init__(
+        self,
+        layout: Home,
+        clock: Clock,
+        *,
+        config: EngineConfig | None = None,
+        photos: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Nothing is opened yet."""
+        self.layout = layout
+        self.clock = clock
+        self.config = config or EngineConfig()
+        self.metrics = Metrics()
+        self._photos = photos
+        self._gate = Gate()
+        self._recent: deque[Request] = deque(maxlen=_RECENT)
+        self._keys = RecentKeys()
+        self._last_id = 0
+        self._tag = secrets.randbits(10)
+        self._began_s = time.monotonic()
+        self._journal: JournalWriter | None = None
+        self._feedback: Feedback | None = None
+        self._follower: Follower | None = None
+        self._shared: Shared | None = None
+        self._swapper: Swapper[Installed] = Swapper(
+            champion=lambda: champion(layout),
+            changed=self._pointer_mark,
+            load=self._install,
+            answer=self._shadow_answer,
+            recent=self._queries,
+            clock=clock,
+            dropped=self._drop,
+            noted=self.write_status,
+            limits=self.config.limits,
+            poll_s=self.config.poll_s,
+        )
+
+    # ---- its life ----
+
+    def start(self) -> None:
+        """Open the journal, load and catch up the state, install the champion, follow both."""
+        self._journal = JournalWriter(self.layout.journal / self.config.writer, clock=self.clock)
+        replica = StateReplica(self.layout, own_writer=self.config.writer)
+        self._follower = Follower(replica, self._gate, own_writer=self.config.writer)
+        self._follower.catch_up()
+        self._shared = Shared.of(replica.state, config=self.config.pipeline, photos=self._photos)
+        self._follower.after.append(self._shared.refresh)
+        self._follower.start()
+        self._feedback = Feedback(self._journal, on_commit=self._follower.committed)
+        self._swapper.step()
+        self._swapper.start()
+        self.write_status()
+
+    def close(self) -> None:
+        """Stop the threads; everything accepted is durable afterwards."""
+        self._swapper.close()
+        if self._feedback is not None:
+            self._feedback.close()
+        if self._journal is not None:
+            self._journal.close()
+        if self._follower is not None:
+            self._follower.close()
+        with contextlib.suppress(OSError):  # a full disk must not keep the process alive
+            self.write_status()
+
+    # ---- asking ----
+
+    def respond(self, request: Request) -> Reply:
+        """The page of items for a request. Raises InputError; Refusal 503 while no release is live."""
+        return self.answer(request).reply
+
+    def answer(
+        self,
+        request: Request,
+        *,
+        image: NDArray[np.uint8] | None = None,
+        explain: bool = False,
+        arrived_ns: int | None = None,
+        journal: bool = True,
+    ) -> Answer:
+        """The reply with its items' JSON; pinned to one release from entry to reply.
+
+        What was shown is journalled afterwards, off this path.
+        """
+        served = self._swapper.live
+        if served is None:
+            raise Refusal(
+                503,
+                "no release is live",
+                "a promoted release",
+                "run `shelflife refresh`, then `shelflife promote`",
+            )
+        if request.request_id == NONE_ID:
+            request = replace(request, request_id=self.next_request_id())
+        if request.cursor:
+            served = self._swapper.find(decode_cursor(request.cursor).release_id) or served
+        with self._gate.read():
+            answer = served.pipeline.answer(request, image=image, explain=explain, arrived_ns=arrived_ns)
+        if image is None and not request.cursor and not request.offset:
+            self._recent.append(request)
+        if journal and self._feedback is not None:
+            ranked, at = answer.ranked, answer.positions
+            self._feedback.offer(
+                Shown(
+                    request,
+                    answer.reply,
+                    ranked.state_time_us,
+                    at,
+                    ranked.vector_scores[at],
+                    ranked.category_probs[at],
+                )
+            )
+        return answer
+
+    def next_request_id(self) -> int:
+        """A new id: wall us and ten bits of this replica; increasing."""
+        self._last_id = max(self._last_id + 1_024, (time.time_ns() // 1_000) << 10 | self._tag)
+        return self._last_id
+
+    # ---- telling ----
+
+    def events(self, events: Any) -> Acknowledged:
+        """Check and append client events. Raises Refusal 422/413; nothing of a refused batch is kept.
+
+        Events whose `event_key` was accepted lately count as duplicates and are not appended again.
+        """
+        follower, journal = self._running()
+        rate = float(getattr(self.clock, "rate", 1.0))
+        batch = event_columns(
+            events,
+            now_us=self.clock.now_us(),
+            future_us=int(max(self.config.future_s, rate) * 1e6),
+            known_item=lambda item_id: follower.state.item_row(item_id) >= 0,
+        )
+        keep, waits = self._keys.unseen(batch.keyed)
+        if not keep:
+            return Acknowledged(batch.rows, batch.rows, tuple(waits))
+        columns = batch.columns
+        if len(keep) < batch.rows:
+            columns = {name: [values[i] for i in keep] for name, values in columns.items()}
+        future = journal.append(columns, len(keep), on_commit=follower.committed)
+        for i in keep:
+            key = batch.keyed[i]
+            if key is not None:
+                self._keys.remember(key, future)
+        return Acknowledged(batch.rows, batch.rows - len(keep), (*waits, future))
+
+    def upsert_item(self, key: str, fields: Any) -> Future[int]:
+        """Insert or change an item; done once durable and in this replica's state."""
+        item_id = to_id(key, "item_id")
+        columns: dict[str, list[Any]] = {
+            "kind": [ITEM_UPSERT],
+            "item_id": [item_id],
+            "payload": [item_payload(key, fields)],
+        }
+        return self._append_applied(columns)
+
+    def delete_item(self, key: str) -> Future[int]:
+        """Delete an item; done once no later reply can hold it. Raises Refusal 404 for an unknown one."""
+        follower, _ = self._running()
+        item_id = to_id(key, "item_id")
+        if follower.state.item_row(item_id) < 0:
+            raise Refusal(404, f"item {key!r} is unknown", "an item of the catalogue", "check its id")
+        return self._append_applied({"kind": [ITEM_DELETE], "item_id": [item_id]})
+
+    def known_item(self, item_id: int) -> bool:
+        """Whether the catalogue ever held the item."""
+        follower, _ = self._running()
+        return follower.state.item_row(item_id) >= 0
+
+    def _append_applied(self, columns: dict[str, list[Any]]) -> Future[int]:
+        follower, journal = self._running()
+        applied: Future[int] = Future()
+
+        def durable(done: Future[int]) -> None:
+            error = done.exception()
+            if error is not None:
+                applied.set_exception(error)
+            else:
+                follower.when_applied(done.result(), applied)
+
+        journal.append(columns, 1, on_commit=follower.committed).add_done_callback(durable)
+        return applied
+
+    def _running(self) -> tuple[Follower, JournalWriter]:
+        if self._follower is None or self._journal is None or not self._follower.ready:
+            raise Refusal(503, "the replica is catching up", "a ready replica", "try again in a second")
+        return self._follower, self._journal
+
+    # ---- releases ----
+
+    @property
+    def live(self) -> Installed | None:
+        """The release that answers now."""
+        return self._swapper.live
+
+    def look_now(self) -> None:
+        """Look at the champion pointer at once."""
+        self._swapper.nudge()
+
+    def _pointer_mark(self) -> object:
+        try:
+            found = (self.layout.releases / "champion.json").stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_ino
+
+    def _install(self, release_id: str, live: Installed | None) -> Installed:
+        assert self._shared is not None, "the engine has not started"
+        return install(self.layout, release_id, live, shared=self._shared, make_view=self._make_view)
+
+    def _make_view(self, release: Release) -> ReleaseView:
+        """A view that misses no event: the follower waits while it is made, requests do not."""
+        assert self._shared is not None, "the engine has not started"
+        assert self._follower is not None, "the engine has not started"
+        with self._follower.paused():
+            view = ReleaseView(release, self._shared.state, catalogue=self._shared.catalogue)
+            self._follower.after.append(view.refresh)
+        return view
+
+    def _drop(self, served: Installed) -> None:
+        if self._follower is not None:
+            self._follower.forget(served.view.refresh)
+
+    def _shadow_answer(self, served: Installed, request: Request) -> Any:
+        with self._gate.read():
+            return shadow_answer(served, request)
+
+    def _queries(self) -> Sequence[Request]:
+        recent = list(self._recent)
+        if recent:
+            return recent
+        now_us = self.clock.now_us()
+        return [Request(surface, now_us, request_id=i) for i, surface in enumerate(("search", "recommend"))]
+
+    # ---- telling about itself ----
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be answered."""
+        return self._swapper.live is not None and self._follower is not None and self._follower.ready
+
+    def health(self) -> dict[str, Any]:
+        """Ready or not, and what is wrong."""
+        problems = []
+        if self._follower is None or not self._follower.ready:
+            problems.append("the state is catching up with the journals")
+        elif self._follower.last_error:
+            problems.append(f"the state does not follow the journals: {self._follower.last_error}")
+        if self._swapper.live is None:
+            problems.append("no release is live")
+        status = self._swapper.status()
+        if status["refused"] is not None:
+            problems.append(
+                f"release {status['refused']['release_id']} was refused: {status['refused']['reason']}"
+            )
+        feedback = self._feedback
+        if feedback is not None and feedback.lost:
+            problems.append(f"{feedback.lost} replies were not journalled: {feedback.last_error}")
+        return {"ready": self.ready, "release_id": status["release_id"], "problems": problems}
+
+    def release_info(self) -> dict[str, Any]:
+        """Live and held releases, tries so far, and how far the state is."""
+        follower = self._follower
+        return {
+            **self._swapper.status(),
+            "writer": self.config.writer,
+            "pid": os.getpid(),
+            "shop_us": self.clock.now_us(),
+            "state": None if follower is None else follower.status(),
+            "ranker_compiled": self._ranker_compiled(),
+        }
+
+    def write_status(self) -> None:
+        """Write `run/serving-status.json`, whole or not at all (not synced: it is for people)."""
+        path = self.layout.run / STATUS_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{STATUS_FILE}.{os.getpid()}.tmp")
+        beside.write_bytes(orjson.dumps({**self.health(), **self.release_info()}, option=orjson.OPT_INDENT_2))
+        beside.replace(path)
+
+    def metrics_text(self) -> str:
+        """Prometheus text."""
+        follower, feedback, live = self._follower, self._feedback, self._swapper.live
+        records = list(self._swapper.records)
+        gauges: dict[str, float | tuple[dict[str, str], float]] = {
+            "shelflife_ready": float(self.ready),
+            "shelflife_uptime_seconds": time.monotonic() - self._began_s,
+            "shelflife_installing": float(bool(self._swapper.installing)),
+            "shelflife_swaps": float(sum(r.flipped for r in records)),
+            "shelflife_swaps_refused": float(sum(not r.flipped for r in records)),
+        }
+        if live is not None:
+            gauges["shelflife_release_info"] = ({"release_id": live.release_id}, 1.0)
+            gauges["shelflife_release_age_shop_seconds"] = (self.clock.now_us() - live.watermark_us) / 1e6
+        if follower is not None:
+            gauges["shelflife_state_items"] = float(follower.state.n_items)
+            gauges["shelflife_state_users"] = float(follower.state.n_users)
+            gauges["shelflife_state_lag_p99_seconds"] = (
+                follower.lag.ms(99) / 1e3 if follower.lag.count else 0.0
+            )
+        if feedback is not None:
+            gauges["shelflife_replies_not_journalled"] = float(feedback.lost)
+            gauges["shelflife_replies_queued"] = float(feedback.queued)
+        return self.metrics.text(gauges)
+
+    def _ranker_compiled(self) -> bool | None:
+        live = self._swapper.live
+        return None if live is None or live.release.ranker is None else live.release.ranker.is_compiled

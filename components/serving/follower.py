@@ -1,0 +1,181 @@
+"""Keeps the state up to date: this replica's own events as they are committed, others' from their journals.
+
+One thread applies, in pieces short enough that a request never waits long, then lets catalogue and
+views follow. It knows nothing of releases or requests.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from heapq import heappop, heappush
+from time import perf_counter
+from typing import Any
+
+import pyarrow as pa
+from data.replica import StateReplica
+
+from components.measure.latency import Latency
+from components.serving.gate import Gate
+from data.state import State
+from infra.clock import wall_us
+
+__all__ = ["Follower"]
+
+_LOG = logging.getLogger(__name__)
+_PIECE_S = 0.002
+
+
+class Follower:
+    """Applies events to the replica's state. `after`: called after each piece, to let others follow.
+
+    `lag` is the wall time from journalling to applied; `applied` the last sequence number by writer.
+    """
+
+    def __init__(self, replica: StateReplica, gate: Gate, *, own_writer: str, poll_s: float = 0.01) -> None:
+        self._replica, self._gate = replica, gate
+        self._own_writer, self._poll_s = own_writer, poll_s
+        self.state: State = replica.state
+        self.after: list[Callable[[], Any]] = []
+        self.lag = Latency()
+        self.rows = 0
+        self.last_error = ""
+        self._own: deque[tuple[pa.Table, int]] = deque()
+        self._waiting: list[tuple[int, int, Future[int]]] = []
+        self._waiting_lock = threading.Lock()
+        self._upkeep = threading.Lock()  # held while the catalogue and the views follow or are made
+        self._wake = threading.Event()
+        self._closing = False
+        self._piece_rows = 512
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the state has caught up with the journals once."""
+        return self._replica.ready
+
+    @property
+    def applied(self) -> dict[str, int]:
+        """The last sequence number applied, by writer."""
+        return self._replica.applied
+
+    def catch_up(self) -> None:
+        """Apply all that is in the journals; before `start`."""
+        while not self._replica.ready:
+            self._replica.poll()
+
+    def start(self) -> None:
+        """Follow from a background thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Apply what this replica committed, and stop."""
+        self._closing = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def committed(self, events: pa.Table, last_seq: int) -> None:
+        """The journal's `on_commit`: this replica's own events, durable now."""
+        self._own.append((events, last_seq))
+        self._wake.set()
+
+    def when_applied(self, seq: int, future: Future[int]) -> None:
+        """Resolve the future once this replica's state has passed its own event `seq`."""
+        with self._waiting_lock:
+            heappush(self._waiting, (seq, id(future), future))
+        self._release()
+        self._wake.set()
+
+    def forget(self, follow: Callable[[], Any]) -> None:
+        """Stop calling `follow`."""
+        with self._upkeep:
+            self.after[:] = [f for f in self.after if f != follow]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Hold off the applying of events, not the requests: to make a view of the state."""
+        with self._upkeep, self._gate.read():
+            yield
+
+    def status(self) -> dict[str, Any]:
+        """How far the state is."""
+        return {
+            "ready": self.ready,
+            "as_of_us": self.state.as_of_us,
+            "items": self.state.n_items,
+            "users": self.state.n_users,
+            "applied": dict(self.applied),
+            "rows": self.rows,
+            "lag_ms": self.lag.summary(),
+            "problem": self.last_error or None,
+        }
+
+    def _run(self) -> None:
+        while True:
+            closing = self._closing
+            try:
+                busy = self._round()
+                self.last_error = ""
+            except Exception as error:  # a damaged journal of another writer must not end the service
+                if str(error) != self.last_error:
+                    _LOG.exception("the state does not follow the journals")
+                self.last_error = str(error) or type(error).__name__
+                busy = False
+            if closing and not self._own:
+                return
+            if not busy:
+                self._wake.wait(self._poll_s)
+                self._wake.clear()
+
+    def _round(self) -> bool:
+        """Apply what there is; whether there was any."""
+        found = False
+        while self._own:
+            events, last_seq = self._own[0]
+            self._apply(events)
+            self._replica.applied[self._own_writer] = last_seq
+            self._own.popleft()
+            self._release()
+            found = True
+        for writer, last_seq, events in self._replica.read():
+            self._apply(events)
+            self._replica.applied[writer] = last_seq
+            found = True
+        return found
+
+    def _apply(self, events: pa.Table) -> None:
+        at = 0
+        while at < events.num_rows:
+            piece = events.slice(at, self._piece_rows)
+            with self._gate.write():
+                began = perf_counter()
+                self.state.apply(piece)
+                took_s = perf_counter() - began
+            at += piece.num_rows
+            with self._upkeep:
+                for follow in self.after:
+                    follow()
+            # Pieces as large as can be applied in 2 ms, so that no request waits longer.
+            if took_s > _PIECE_S:
+                self._piece_rows = max(16, self._piece_rows // 2)
+            elif took_s < _PIECE_S / 4 and piece.num_rows == self._piece_rows:
+                self._piece_rows = min(8_192, self._piece_rows * 2)
+        self.rows += events.num_rows
+        journalled_us = int(events["wall_time"][0].as_py() or 0)
+        if journalled_us > 0:
+            self.lag.record(wall_us() - journalled_us)
+
+    def _release(self) -> None:
+        done: list[tuple[Future[int], int]] = []
+        with self._waiting_lock:
+            passed = self.applied.get(self._own_writer, 0)
+            while self._waiting and self._waiting[0][0] <= passed:
+                seq, _, future = heappop(self._waiting)
+                done.append((future, seq))
+        for future, seq in done:
+            future.set_result(seq)

@@ -1,0 +1,104 @@
+"""Starts Ray and Serve for a home, waits for a signal, and ends both without leaving a process.
+
+    python -m components.serving.host --home HOME --http-port PORT
+
+On 127.0.0.1. Run under `shelflife up`, which keeps the record of its process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from infra.cluster import serve_environment
+from infra.errors import ShelflifeError
+from infra.files import write_atomic
+from infra.log import setup_logging
+from infra.settings import load_settings
+
+__all__ = ["READY_FILE", "main", "serve_until_signalled"]
+
+READY_FILE = "serving-ready.json"
+OBJECT_STORE_BYTES = 80 << 20
+REQUEST_TIMEOUT_S = 30.0
+
+_LOG = logging.getLogger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The process' entry; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="components.serving.host", description=__doc__.splitlines()[0])
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--http-port", type=int, required=True)
+    parser.add_argument("--photos", type=Path, default=None, help="uint8 [n, 28, 28] .npy for photo queries")
+    given = parser.parse_args(arguments)
+    setup_logging()
+    try:
+        serve_until_signalled(given.home.resolve(), given.http_port, photos=given.photos)
+    except ShelflifeError as error:
+        _LOG.error("%s", error)
+        return error.exit_code
+    return 0
+
+
+def serve_until_signalled(home: Path, http_port: int, *, photos: Path | None = None) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stopped = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stopped.set())
+    settings = replace(load_settings(), home=home, http_port=http_port)
+    # Ray and Serve read these when they are imported; what `up` set already stays.
+    for key, value in serve_environment(settings).items():
+        os.environ.setdefault(key, value)
+    began = time.monotonic()
+
+    import ray
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+
+    from components.serving.app import build_application
+
+    ready = settings.layout.run / READY_FILE
+    ready.unlink(missing_ok=True)
+    try:
+        ray.init(
+            num_cpus=2,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+            configure_logging=False,
+            namespace="shelflife",
+        )
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options=HTTPOptions(
+                host=settings.host,
+                port=http_port,
+                request_timeout_s=REQUEST_TIMEOUT_S,
+                keep_alive_timeout_s=120,
+            ),
+        )
+        serve.run(build_application(home, photos=photos), name="shelflife", route_prefix="/")
+        about = {"pid": os.getpid(), "http_port": http_port, "seconds": round(time.monotonic() - began, 2)}
+        write_atomic(ready, json.dumps(about).encode())
+        _LOG.info("serving on http://%s:%d after %.1f s", settings.host, http_port, about["seconds"])
+        stopped.wait()
+    finally:
+        ready.unlink(missing_ok=True)
+        _LOG.info("stopping")
+        if ray.is_initialized():
+            serve.shutdown()  # type: ignore[no-untyped-call]
+            ray.shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

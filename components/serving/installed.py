@@ -1,0 +1,111 @@
+"""One loaded release with its view of the state and its pipeline: what a request is pinned to."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.measure.spans import SpanLog
+from components.search.catalogue import Catalogue
+from components.search.live import ReleaseView
+from components.search.pages import PageCache
+from components.search.pipeline import PipelineConfig, SearchPipeline
+from components.search.summarise import Summaries
+from components.serving.swap import Answer
+from data.shop import Request
+from data.state import State
+from infra.settings import Home
+from models.compiled import compile_ranker
+from models.release import Release, load_release, release_folder
+
+__all__ = ["Installed", "Shared", "install", "shadow_answer"]
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A release that can answer."""
+
+    release: Release
+    view: ReleaseView
+    pipeline: SearchPipeline
+
+    @property
+    def release_id(self) -> str:
+        """The release's id."""
+        return self.release.release_id
+
+    @property
+    def watermark_us(self) -> int:
+        """Training saw events up to here."""
+        return self.release.manifest.watermark_us
+
+
+@dataclass
+class Shared:
+    """What the pipelines of one replica share, whatever release they are of."""
+
+    state: State
+    catalogue: Catalogue
+    summaries: Summaries
+    config: PipelineConfig
+    pages: PageCache
+    times: SpanLog | None = None
+    photos: NDArray[np.uint8] | None = None
+
+    @classmethod
+    def of(
+        cls, state: State, *, config: PipelineConfig | None = None, photos: NDArray[np.uint8] | None = None
+    ) -> Shared:
+        """The shared parts for a state."""
+        config = config or PipelineConfig()
+        return cls(
+            state, Catalogue(state), Summaries(state), config, PageCache(config.page_lists), photos=photos
+        )
+
+    def refresh(self) -> None:
+        """Take up catalogue changes; called by the thread that applies events."""
+        self.catalogue.refresh()
+        self.summaries.refresh()
+
+
+def install(
+    layout: Home,
+    release_id: str,
+    live: Installed | None,
+    *,
+    shared: Shared,
+    make_view: Callable[[Release], ReleaseView],
+) -> Installed:
+    """Load a release beside the live one (unchanged artifacts are reused) and make its pipeline.
+
+    The ranker is compiled first, in a process of its own at niceness 19, where that was not done.
+    """
+    model = release_folder(layout, release_id) / "ranker" / "ranker.txt"
+    if model.is_file() and importlib.util.find_spec("lleaves") is not None:
+        compile_ranker(model, Path(layout.compiled))
+    release = load_release(layout, release_id, previous=live.release if live is not None else None)
+    view = make_view(release)
+    pipeline = SearchPipeline(
+        release,
+        view,
+        shared.state,
+        config=shared.config,
+        photos=shared.photos,
+        pages=shared.pages,
+        summaries=shared.summaries,
+        times=shared.times,
+    )
+    if shared.times is None:
+        shared.times = pipeline.times
+    return Installed(release, view, pipeline)
+
+
+def shadow_answer(served: Installed, request: Request) -> Answer:
+    """The ranked list for warming and for the shadow check; nothing is kept for page turns."""
+    ranked = served.pipeline.ranked(request)
+    return Answer(ranked.item_ids, ranked.scores)

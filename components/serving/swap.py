@@ -1,0 +1,329 @@
+"""Installs the champion beside the live release, checks it, and swaps one reference.
+
+A background thread watches the pointer. Requests take `live` once and keep it to their end; the last
+two releases are held for paging cursors. Whatever goes wrong keeps the old one and says why.
+It knows no HTTP and no format of a release: how to load one is a callback.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.shop import Request
+from infra.clock import Clock, wall_us
+from infra.errors import ShelflifeError
+
+__all__ = ["Answer", "ShadowLimits", "ShadowRefused", "SwapRecord", "Swapper"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class Served(Protocol):
+    """A loaded release that can answer."""
+
+    @property
+    def release_id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def watermark_us(self) -> int:
+        """Training saw events up to here."""
+        ...
+
+
+S = TypeVar("S", bound=Served)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a shadow check sees of a reply: item_ids int64 [n], scores float64 [n]."""
+
+    item_ids: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+
+class ShadowRefused(ShelflifeError):
+    """A release did not hold up beside the live one."""
+
+
+@dataclass(frozen=True)
+class ShadowLimits:
+    """What a new release may do on recent real queries, beside the live one.
+
+    `max_empty_share`: how many more of the queries may come back empty. The latency ratio is of
+    medians; below `free_ms` it does not count. `pause_s` lies between two queries, so that requests
+    get the processor.
+    """
+
+    queries: int = 48
+    max_errors: int = 0
+    max_empty_share: float = 0.10
+    max_latency_ratio: float = 5.0
+    free_ms: float = 5.0
+    pause_s: float = 0.005
+
+
+@dataclass(frozen=True)
+class SwapRecord:
+    """One try to install a release. Times are wall us (`flip_shop_us`: shop time); 0 if not reached."""
+
+    release_id: str
+    previous: str
+    watermark_us: int = 0
+    begin_wall_us: int = 0
+    loaded_wall_us: int = 0
+    flip_wall_us: int = 0
+    end_wall_us: int = 0
+    flip_shop_us: int = 0
+    flipped: bool = False
+    reason: str = ""
+    shadow: dict[str, Any] = field(default_factory=dict)
+
+
+class Swapper(Generic[S]):
+    """Keeps `live` at the champion. `start()` runs the watching thread; `step()` is one look.
+
+    `champion()`: id of the release to serve, or None. `changed()`: a value that changes when the
+    pointer may have (its mtime). `load(id, live)`: a release made ready beside the live one.
+    `answer(served, request)`: its reply, for warming and for the shadow check. `dropped(served)`: is
+    called when a release is no longer held. `noted(records)`: is called after each try.
+    """
+
+    def __init__(
+        self,
+        *,
+        champion: Callable[[], str | None],
+        changed: Callable[[], object],
+        load: Callable[[str, S | None], S],
+        answer: Callable[[S, Request], Answer],
+        recent: Callable[[], Sequence[Request]],
+        clock: Clock,
+        dropped: Callable[[S], None] = lambda _: None,
+        noted: Callable[[], None] = lambda: None,
+        limits: ShadowLimits | None = None,
+        poll_s: float = 0.25,
+        retry_s: float = 5.0,
+        keep_records: int = 500,
+    ) -> None:
+        self._champion, self._changed = champion, changed
+        self._load, self._answer, self._recent = load, answer, recent
+        self._dropped, self._noted = dropped, noted
+        self._clock = clock
+        self._limits = limits or ShadowLimits()
+        self._poll_s, self._retry_s, self._keep = poll_s, retry_s, keep_records
+        self._live: S | None = None
+        self._held: tuple[S, ...] = ()
+        self.records: list[SwapRecord] = []
+        self.installing = ""  # id of the release being installed
+        self._seen: object = object()
+        self._retry_at = 0.0
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def live(self) -> S | None:
+        """The release that answers now. Take it once a request."""
+        return self._live
+
+    @property
+    def held(self) -> tuple[S, ...]:
+        """The live release and the one before it."""
+        return self._held
+
+    def find(self, release_id: str) -> S | None:
+        """A held release by id."""
+        for served in self._held:
+            if served.release_id == release_id:
+                return served
+        return None
+
+    def start(self) -> None:
+        """Watch the pointer from a background thread."""
+        self._thread = threading.Thread(target=self._run, name="swap", daemon=True)
+        self._thread.start()
+
+    def nudge(self) -> None:
+        """Look at the pointer now, even if it seems unchanged."""
+        self._seen = object()
+        self._wake.set()
+
+    def close(self) -> None:
+        """Stop watching; an installation under way is finished first."""
+        self._closing = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing:
+            try:
+                self.step()
+            except Exception:  # a defect here must not end the watching for ever
+                _LOG.exception("looking at the champion pointer failed")
+            self._wake.wait(self._poll_s)
+            self._wake.clear()
+
+    def step(self) -> SwapRecord | None:
+        """One look at the pointer; installs the champion if it is not live. None: nothing to do."""
+        mark = self._changed()
+        again = self._retry_at and time.monotonic() >= self._retry_at
+        if mark == self._seen and not again:
+            return None
+        self._seen, self._retry_at = mark, 0.0
+        previous = self._live.release_id if self._live is not None else ""
+        begin = SwapRecord("", previous, begin_wall_us=wall_us())
+        try:
+            wanted = self._champion()
+        except (ShelflifeError, OSError) as error:
+            return self._note(replace(begin, reason=f"the pointer cannot be read: {error}"))
+        if wanted is None or wanted == previous:
+            return None
+        return self.install(wanted)
+
+    def install(self, release_id: str) -> SwapRecord:
+        """Load, warm, check and flip to a release; the record says how it went."""
+        live = self._live
+        record = SwapRecord(release_id, live.release_id if live is not None else "", begin_wall_us=wall_us())
+        self.installing = release_id
+        served: S | None = None
+        try:
+            # The one before is at hand: going back to it needs no loading, only the check.
+            served = self.find(release_id) or self._load(release_id, live)
+            record = replace(record, watermark_us=served.watermark_us, loaded_wall_us=wall_us())
+            requests = list(self._recent())[-self._limits.queries :]
+            record = replace(record, shadow=self._shadow(served, live, requests))
+        except Exception as error:  # any failure at all keeps the live release
+            if not isinstance(error, ShelflifeError):
+                _LOG.exception("release %s cannot be installed", release_id)
+            if served is not None and served not in self._held:
+                self._dropped(served)
+            if live is None:
+                self._retry_at = time.monotonic() + self._retry_s
+            reason = str(error) if isinstance(error, ShelflifeError) else f"{type(error).__name__}: {error}"
+            return self._note(replace(record, reason=reason, end_wall_us=wall_us()))
+        finally:
+            self.installing = ""
+        others = tuple(s for s in self._held if s is not served and s is not live)
+        self._held = (served,) if live is None else (served, live)
+        self._live = served  # the swap
+        record = replace(record, flip_wall_us=wall_us(), flip_shop_us=self._clock.now_us(), flipped=True)
+        for old in others:
+            self._dropped(old)
+        return self._note(replace(record, end_wall_us=wall_us()))
+
+    def _note(self, record: SwapRecord) -> SwapRecord:
+        if record.flipped:
+            _LOG.info(
+                "release %s is live after %.0f ms (before: %s)",
+                record.release_id,
+                (record.flip_wall_us - record.begin_wall_us) / 1e3,
+                record.previous or "none",
+            )
+        else:
+            _LOG.error(
+                "release %s is not installed, %s stays: %s",
+                record.release_id or "?",
+                record.previous or "none",
+                record.reason,
+            )
+        self.records.append(record)
+        del self.records[: -self._keep]
+        try:
+            self._noted()
+        except OSError as error:
+            _LOG.warning("the status cannot be written: %s", error)
+        return record
+
+    def _shadow(self, served: S, live: S | None, requests: list[Request]) -> dict[str, Any]:
+        """Ask the new release, and the live one, recent queries; ShadowRefused over a limit."""
+        limits = self._limits
+        errors: list[str] = []
+        ours: list[float] = []
+        theirs: list[float] = []
+        empty = empty_live = broken = 0
+        overlaps: list[float] = []
+        for warming in (True, False):  # the first round fills caches and is not judged
+            for request in requests[: len(requests) if not warming else max(8, len(requests) // 4)]:
+                time.sleep(limits.pause_s)
+                began = time.perf_counter()
+                try:
+                    answer = self._answer(served, request)
+                except Exception as error:  # counted, and judged below
+                    if not warming:
+                        errors.append(f"{type(error).__name__}: {error}")
+                    continue
+                ours_ms = (time.perf_counter() - began) * 1e3
+                if warming:
+                    continue
+                ours.append(ours_ms)
+                empty += not len(answer.item_ids)
+                broken += not bool(np.isfinite(answer.scores).all())
+                if live is None:
+                    continue
+                time.sleep(limits.pause_s)
+                began = time.perf_counter()
+                try:
+                    before = self._answer(live, request)
+                except Exception:  # the live release's own fault is no reason to keep it
+                    continue
+                theirs.append((time.perf_counter() - began) * 1e3)
+                empty_live += not len(before.item_ids)
+                top = set(before.item_ids[:10].tolist())
+                if top:
+                    overlaps.append(len(top & set(answer.item_ids[:10].tolist())) / len(top))
+        found = {
+            "queries": len(requests),
+            "errors": len(errors),
+            "empty": empty,
+            "empty_live": empty_live,
+            "not_finite": broken,
+            "median_ms": round(float(np.median(ours)), 3) if ours else None,
+            "median_live_ms": round(float(np.median(theirs)), 3) if theirs else None,
+            "overlap10": round(float(np.mean(overlaps)), 3) if overlaps else None,
+        }
+        if len(errors) > limits.max_errors:
+            raise ShadowRefused(
+                f"{len(errors)} of {len(requests)} recent queries failed on it, first: {errors[0]}"
+            )
+        if broken:
+            raise ShadowRefused(f"{broken} of {len(requests)} recent queries got scores that are not finite")
+        # Without a live release to compare with, a query may be empty for good reasons; all of them may not.
+        allowed = empty_live + math.floor(limits.max_empty_share * len(requests))
+        if requests and empty > allowed and (live is not None or empty == len(requests)):
+            raise ShadowRefused(
+                f"{empty} of {len(requests)} recent queries came back empty, {empty_live} on the live release"
+            )
+        if ours and theirs:
+            ours_ms, theirs_ms = float(np.median(ours)), float(np.median(theirs))
+            if ours_ms > limits.free_ms and ours_ms > limits.max_latency_ratio * theirs_ms:
+                raise ShadowRefused(
+                    f"its median latency on recent queries is {ours_ms:.1f} ms, "
+                    f"{theirs_ms:.1f} ms on the live release"
+                )
+        return found
+
+    def status(self) -> dict[str, Any]:
+        """What is live, held, being installed, and every try so far."""
+        live = self._live
+        last = self.records[-1] if self.records else None
+        return {
+            "release_id": live.release_id if live is not None else None,
+            "watermark_us": live.watermark_us if live is not None else None,
+            "held": [s.release_id for s in self._held],
+            "installing": self.installing or None,
+            "refused": None
+            if last is None or last.flipped
+            else {"release_id": last.release_id, "reason": last.reason, "wall_us": last.begin_wall_us},
+            "swaps": [asdict(r) for r in self.records],
+        }

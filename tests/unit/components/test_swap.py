@@ -1,0 +1,273 @@
+"""Swapping a release: one reference, pinned requests, and every failure keeps the old one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from components.serving.gate import Gate
+from components.serving.swap import Answer, ShadowLimits, Swapper
+from data.shop import Request
+from infra.clock import ManualClock
+from infra.errors import DataError
+
+GOOD = Answer(np.arange(10), np.linspace(1, 0, 10))
+REQUESTS = [Request("search", 0, query=f"q{i}") for i in range(20)]
+
+
+@dataclass(eq=False)
+class FakeRelease:
+    """A release whose answers are a function."""
+
+    release_id: str
+    watermark_us: int = 5
+    reply: Callable[[Request], Answer] = lambda _: GOOD
+
+
+@dataclass
+class FakeRegistry:
+    """A pointer and what it may point to."""
+
+    releases: dict[str, FakeRelease] = field(default_factory=dict)
+    pointer: str | None = None
+    version: int = 0
+    dropped: list[str] = field(default_factory=list)
+    noted: int = 0
+
+    def point(self, release_id: str, **about: object) -> None:
+        self.releases.setdefault(release_id, FakeRelease(release_id, **about))  # type: ignore[arg-type]
+        self.pointer = release_id
+        self.version += 1
+
+    def load(self, release_id: str, live: FakeRelease | None) -> FakeRelease:
+        if release_id.startswith("corrupt"):
+            raise DataError(f"{release_id}/encoder/weights has another hash; publish it again")
+        return self.releases[release_id]
+
+    def note(self) -> None:
+        self.noted += 1
+
+
+def swapper(registry: FakeRegistry, **limits: object) -> Swapper[FakeRelease]:
+    return Swapper(
+        champion=lambda: registry.pointer,
+        changed=lambda: registry.version,
+        load=registry.load,
+        answer=lambda served, request: served.reply(request),
+        recent=lambda: REQUESTS,
+        clock=ManualClock(77),
+        dropped=lambda served: registry.dropped.append(served.release_id),
+        noted=registry.note,
+        limits=ShadowLimits(pause_s=0.0, **limits),  # type: ignore[arg-type]
+        poll_s=0.01,
+        retry_s=0.0,
+    )
+
+
+def test_it_follows_the_pointer_and_holds_the_last_two() -> None:
+    registry = FakeRegistry()
+    swap = swapper(registry)
+    assert swap.step() is None
+    assert swap.live is None
+    for name in ("a", "b", "c"):
+        registry.point(name)
+        record = swap.step()
+        assert record is not None
+        assert record.flipped
+        assert record.begin_wall_us <= record.loaded_wall_us <= record.flip_wall_us <= record.end_wall_us
+        assert (record.watermark_us, record.flip_shop_us) == (5, 77)
+        assert swap.live is registry.releases[name]
+    assert [s.release_id for s in swap.held] == ["c", "b"]
+    assert registry.dropped == ["a"]
+    assert swap.find("b") is registry.releases["b"]
+    assert swap.find("a") is None
+    assert swap.step() is None  # nothing new
+    assert [r.previous for r in swap.records] == ["", "a", "b"]
+    assert registry.noted == 3
+
+
+def test_rolling_back_takes_the_held_release_without_loading() -> None:
+    registry = FakeRegistry()
+    swap = swapper(registry)
+    for name in ("a", "b"):
+        registry.point(name)
+        swap.step()
+    first = registry.releases.pop("a")  # loading it would fail
+    registry.pointer, registry.version = "a", 9
+    record = swap.step()
+    assert record is not None
+    assert record.flipped
+    assert swap.live is first
+    assert [s.release_id for s in swap.held] == ["a", "b"]
+    assert registry.dropped == []
+
+
+def fails(_: Request) -> Answer:
+    raise ValueError("no such column")
+
+
+def empty(_: Request) -> Answer:
+    return Answer(np.empty(0, np.int64), np.empty(0))
+
+
+def broken(_: Request) -> Answer:
+    return Answer(np.arange(3), np.array([1.0, np.nan, 0.5]))
+
+
+def slow(_: Request) -> Answer:
+    time.sleep(0.004)
+    return GOOD
+
+
+@pytest.mark.parametrize(
+    ("name", "reply", "why"),
+    [
+        ("corrupt", None, "another hash"),
+        ("fails", fails, "no such column"),
+        ("empty", empty, "came back empty"),
+        ("broken", broken, "not finite"),
+        ("slow", slow, "median latency"),
+    ],
+)
+def test_whatever_goes_wrong_keeps_the_old_release_and_says_why(
+    name: str, reply: Callable[[Request], Answer] | None, why: str
+) -> None:
+    registry = FakeRegistry()
+    swap = swapper(registry, free_ms=1.0)
+    registry.point("old")
+    swap.step()
+    if reply is None:
+        registry.pointer, registry.version = name, 50
+    else:
+        registry.point(name, reply=reply)
+    record = swap.step()
+    assert record is not None
+    assert not record.flipped
+    assert why in record.reason
+    assert record.flip_wall_us == 0
+    assert swap.live is registry.releases["old"]
+    assert [s.release_id for s in swap.held] == ["old"]
+    status = swap.status()
+    assert status["release_id"] == "old"
+    assert status["refused"]["release_id"] == name
+    assert why in status["refused"]["reason"]
+    if reply is not None:
+        assert registry.dropped == [name]  # its view is no longer followed
+    assert swap.step() is None  # it is not tried again until the pointer changes
+    registry.point("better")
+    better = swap.step()
+    assert better is not None
+    assert better.flipped
+    assert swap.status()["refused"] is None
+
+
+def test_without_a_live_release_loading_is_tried_again() -> None:
+    registry = FakeRegistry(pointer="late")
+    swap = swapper(registry)
+    first = swap.step()
+    assert first is not None
+    assert "KeyError" in first.reason
+    registry.releases["late"] = FakeRelease("late")
+    again = swap.step()  # the pointer did not change
+    assert again is not None
+    assert again.flipped
+
+
+def test_a_nudge_looks_at_an_unchanged_pointer() -> None:
+    registry = FakeRegistry()
+    swap = swapper(registry)
+    registry.point("a")
+    swap.step()
+    registry.releases["b"] = FakeRelease("b")
+    registry.pointer = "b"  # and no new version
+    assert swap.step() is None
+    swap.nudge()
+    record = swap.step()
+    assert record is not None
+    assert record.flipped
+
+
+def test_requests_see_one_release_each_while_it_swaps() -> None:
+    """Readers take `live` once; id and answer always belong together."""
+    registry = FakeRegistry()
+    swap = swapper(registry, queries=2)
+    for i in range(60):
+        name = f"r{i}"
+        registry.releases[name] = FakeRelease(
+            name, i, reply=lambda _, i=i: Answer(np.full(10, i), np.ones(10))
+        )
+    registry.point("r0")
+    swap.start()
+    mixed: list[tuple[str, int]] = []
+    seen: set[str] = set()
+    order_broken: list[int] = []
+    done = threading.Event()
+
+    def reader() -> None:
+        last = -1
+        while not done.is_set():
+            served = swap.live
+            if served is None:
+                continue
+            number = int(served.reply(REQUESTS[0]).item_ids[0])
+            seen.add(served.release_id)
+            if served.release_id != f"r{number}":
+                mixed.append((served.release_id, number))
+            if number < last:
+                order_broken.append(number)
+            last = number
+
+    readers = [threading.Thread(target=reader) for _ in range(2)]
+    for thread in readers:
+        thread.start()
+    for i in range(1, 60):
+        registry.point(f"r{i}")
+        swap.nudge()
+        time.sleep(0.005)
+    until = time.monotonic() + 5
+    while (swap.live is None or swap.live.release_id != "r59") and time.monotonic() < until:
+        time.sleep(0.005)
+    done.set()
+    for thread in readers:
+        thread.join()
+    swap.close()
+    assert swap.live is registry.releases["r59"]
+    assert not mixed
+    assert not order_broken
+    assert len(seen) > 5
+    assert len(swap.held) == 2
+
+
+def test_the_gate_lets_readers_together_and_the_writer_alone() -> None:
+    gate = Gate()
+    value = [0, 0]
+    torn: list[tuple[int, int]] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            with gate.read():
+                one, two = value[0], value[1]
+                if one != two:
+                    torn.append((one, two))
+            time.sleep(0.0005)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for thread in readers:
+        thread.start()
+    for i in range(50):
+        with gate.write():
+            value[0] = i
+            time.sleep(0.0002)
+            value[1] = i
+    done.set()
+    for thread in readers:
+        thread.join()
+    assert not torn
+    with gate.read(), gate.read():  # readers do not exclude each other
+        pass
