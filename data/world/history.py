@@ -25,7 +25,7 @@ from data.segments import write_segments
 from data.world.config import START_US, WorldConfig
 from data.world.logging_policy import Shown
 from data.world.reactions import Reaction
-from data.world.sessions import DayPlan
+from data.world.sessions import RECOMMENDED, DayPlan
 from data.world.shop import World, build_world, public_path
 from data.world.truth import save_truth
 from infra.clock import DAY_US
@@ -195,7 +195,7 @@ def _digest(digest: Any, events: pa.Table) -> None:
 
 def _events(plan: DayPlan, shown: Shown, reaction: Reaction) -> pa.Table:
     """Searches, impressions and reactions of a day; ids follow the order of time."""
-    searches = np.flatnonzero(plan.surface != 3)
+    searches = np.flatnonzero(plan.surface != RECOMMENDED)
     kinds, at, times = reaction.rows()
     none = np.full(len(searches), -1, np.int64)
     request = np.concatenate([searches, shown.request, shown.request[at]])

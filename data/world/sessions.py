@@ -23,8 +23,9 @@ from data.world.truth import INTENT, Truth
 from data.world.words import CATEGORIES, STYLES, Vocabulary
 from infra.clock import DAY_US, SECOND_US
 
-__all__ = ["DayPlan", "diurnal_weights", "gap_seconds", "plan_day", "session_lengths"]
+__all__ = ["RECOMMENDED", "DayPlan", "diurnal_weights", "gap_seconds", "plan_day", "session_lengths"]
 
+SEARCHED, PHOTOGRAPHED, RECOMMENDED = (SURFACES.index(s) for s in ("search", "image", "recommend"))
 MAX_LENGTH = 200
 P_LENGTH_ONE = 0.216
 # Burr XII (c, k, scale) of the length beyond one, fitted to mean 10.66, P(<= 20) = 0.868 and a median of 5.
@@ -129,11 +130,13 @@ def plan_day(
     new = (place == 0) | (rng.random(len(session)) < NEW_QUERY) | ((place == 1) & recommend[session])
     group = np.cumsum(new) - 1
     starts = np.flatnonzero(new)
-    surface = np.where(recommend[session[starts]] & (place[starts] == 0), 3, 1).astype(np.int8)
+    surface = np.where(recommend[session[starts]] & (place[starts] == 0), RECOMMENDED, SEARCHED).astype(
+        np.int8
+    )
     intent, source, photo, texts = _ask(
         config, truth, items, vocabulary, pictures, day, who[session[starts]], session[starts], surface
     )
-    surface[photo >= 0] = 2
+    surface[photo >= 0] = PHOTOGRAPHED
     surface = surface[source]
     order = np.lexsort((session, time_us))
     rank = np.empty(len(order), np.int32)
@@ -193,7 +196,9 @@ def _ask(
     n = len(user)
     opened = category_open_days(config) <= day
     odds = np.where(opened, truth.affinity[user], -np.inf)
-    chance = np.where(surface == 3, SURE, 1.0)[:, None]  # who waits for recommendations wants the usual
+    chance = np.where(surface == RECOMMENDED, SURE, 1.0)[
+        :, None
+    ]  # who waits for recommendations wants the usual
     category = (odds + chance * rng.gumbel(size=odds.shape)).argmax(1)
     opener = np.r_[True, session[1:] != session[:-1]][:n]
     stays = ~opener & (rng.random(n) < STAY)
@@ -208,14 +213,14 @@ def _ask(
     parts[:, 0] = np.array([c.department for c in CATEGORIES])[category]
     asked = rng.random((n, 6)) < _ASKED
     asked[:, :2] = True
-    photo_query &= surface == 1
-    plain = photo_query | (surface == 3)
+    photo_query &= surface == SEARCHED
+    plain = photo_query | (surface == RECOMMENDED)
     asked[plain | (target < 0), 2:] = False
     asked[trendy & ~plain, 5] = True
     intent = np.where(asked, parts, -1).astype(np.int16)
     first = np.maximum.accumulate(np.where(opener, np.arange(n), 0))
     source = np.where(back, first + (pick * (np.arange(n) - first)).astype(np.int64), np.arange(n))
-    source = np.where(surface[source] == 3, np.arange(n), source)
+    source = np.where(surface[source] == RECOMMENDED, np.arange(n), source)
     while np.any(source[source] != source):  # a repeat of a repeat is a repeat of the first
         source = source[source]
     photo = np.full(n, -1, np.int32)
