@@ -12,15 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
+from data.content import content_hash
 from data.fractions import in_fraction
 from data.schema import EVENT_SCHEMA, ITEM_DELETE, ITEM_UPSERT, KINDS, NONE_ID, USER_UPSERT, canonical
-from data.store_sql import ROW_HASH
 from infra.errors import ConfigError, DataError
 from infra.settings import Home
 
@@ -36,7 +35,6 @@ __all__ = [
 ]
 
 KEYS = ("session_id", "user_id", "request_id", "item_id", "photo")
-CONTENT_HASH = f"SELECT count(*), coalesce(sum({ROW_HASH}), 0)::VARCHAR FROM events"
 
 
 @dataclass(frozen=True)
@@ -154,14 +152,6 @@ def read_events(
             f"a published part cannot be read ({text}); remove it and run `shelflife ingest`"
         ) from error
     return canonical(events.combine_chunks()).select(names)
-
-
-def content_hash(events: pa.Table) -> str:
-    """A hash of the events that does not depend on their order; the same as the store's."""
-    with duckdb.connect(":memory:") as connection:
-        connection.register("events", events)
-        rows, total = connection.sql(CONTENT_HASH).fetchall()[0]
-    return f"{rows:x}-{int(total) % 2**128:032x}"
 
 
 def select(

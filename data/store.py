@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from data import store_sql as sql
+from data.content import content_sum, hash_text
 from data.frames import lock_folder
 from data.segment_check import Found, check_segments, contiguous, first_unreadable, found_table
 from data.segments import list_segments
@@ -34,7 +35,7 @@ __all__ = ["IngestReport", "Progress", "ingest_segments"]
 
 Progress = Callable[[str, int, int], None]  # (what, done, of)
 
-BATCH_ROWS = 4_000_000  # rows of segments a transaction
+BATCH_ROWS = 2_000_000  # rows of segments a transaction
 
 
 @dataclass(frozen=True)
@@ -210,11 +211,13 @@ def _commit(store: Any, batch: list[Found], lateness_us: int, now_us: int) -> _C
     good, distinct, released = store.execute(sql.COUNT_GOOD).fetchall()[0]
     staged = sum(f.rows for f in batch) + released
     store.execute(sql.new_rows(filtered=good < staged, repeated=distinct < good), commit)
-    limits = {"watermark": watermark_us, "lateness": lateness_us}
-    rows, first_us, last_us, late, added = store.execute(sql.MEASURE, {**limits, **commit}).fetchall()[0]
+    new = store.sql(sql.COMMITTED, params=commit).to_arrow_table()
+    happened, known = new["event_time"].to_numpy(), new["known_time"].to_numpy()
+    rows, first_us, last_us = len(known), int(known.min(initial=2**62)), int(known.max(initial=0))
+    late = int(np.count_nonzero(happened < np.maximum(known, watermark_us) - lateness_us))
+    total = (int(hash_sum) + content_sum(new)) % 2**64
     _note_segments(store, batch, last + 1)
-    total = (int(hash_sum) + int(added)) % 2**128
-    watermark_us = max(watermark_us, last_us or 0)
+    watermark_us = max(watermark_us, last_us)
     store.execute(sql.ADD_COMMIT, [last + 1, held + rows, rows, first_us, last_us, watermark_us, str(total)])
     store.execute(sql.DROP_STAGED)
     store.execute("COMMIT")
@@ -272,7 +275,7 @@ def _publish(layout: Home, store: Any) -> None:
         "commit": number,
         "watermark_us": watermark_us,
         "rows": held,
-        "content_hash": f"{held:x}-{int(hash_sum):032x}",
+        "content_hash": hash_text(held, int(hash_sum)),
         "parts": parts,
         "applied": contiguous(store.execute(sql.WRITERS).fetchall()),
         "kinds": dict(store.execute(sql.KIND_COUNTS).fetchall()),

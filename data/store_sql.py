@@ -141,13 +141,7 @@ INSERT INTO events SELECT {COLUMNS}, $commit::INTEGER FROM staged
 WHERE event_id NOT IN (SELECT event_id FROM events) {good} {once}"""
 
 
-# md5, because DuckDB's own hash changes between releases; a sum, because order must not matter.
-ROW_HASH = f"md5_number_lower(concat_ws(chr(31), {COLUMNS}))"
-MEASURE = f"""
-SELECT count(*), min(known_time), max(known_time),
-    coalesce(sum((event_time < greatest(known_time, $watermark) - $lateness)::INTEGER), 0)::BIGINT,
-    coalesce(sum({ROW_HASH}), 0)::VARCHAR
-FROM events WHERE commit_number = $commit"""
+COMMITTED = f"SELECT {COLUMNS} FROM events WHERE commit_number = $commit"
 DROP_STAGED = "DROP TABLE staged; DROP TABLE unknown"
 
 COMMITS = "SELECT number, rows, first_us, last_us FROM commits WHERE rows > 0 ORDER BY number"
