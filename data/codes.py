@@ -5,6 +5,7 @@ Hashes, not dictionaries: a code means the same in every process, replay and rel
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from data.schema import stable_hash
@@ -16,6 +17,7 @@ CODES = 1 << 12  # buckets of categorical codes; 0 is "none"
 TEXT_FIELDS = ("title", "brand", "colour", "material", "category")
 
 
+@lru_cache(maxsize=65_536)
 def code_of(value: str) -> int:
     """The stable categorical code (1 to 4095) of a string, the same everywhere; 0 for an empty one."""
     text = normalise(value)

@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.codes import CODES, code_of, item_text
+from data.codes import CODES, TEXT_FIELDS, code_of, item_text
 from data.event_batch import Batch
 from data.schema import ITEM_DELETE, USER_UPSERT
 from data.state_arrays import (
@@ -37,6 +37,8 @@ from data.state_kernel import fold_events, session_slot
 from data.text import token_hashes
 
 __all__ = ["DF_BUCKETS", "TOKENS", "State"]
+
+CODED = ("category", "brand", "colour", "material", "gender")
 
 DF_BUCKETS = 1 << 16
 
@@ -64,6 +66,8 @@ class State:
         self._user_rows: dict[int, int] = {}
         self._mutations: list[int] = []
         self._mutations_base = 0
+        self._bound: tuple[Batch, EventArrays, NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._met = 0
 
     # ---- reading ----
 
@@ -213,53 +217,51 @@ class State:
         self.fold(Batch(events), 0, events.num_rows)
 
     def fold(self, batch: Batch, start: int, stop: int) -> None:
-        """Fold the batch's events [start, stop)."""
+        """Fold the batch's events [start, stop); a batch is folded from its start on, in pieces or whole."""
         if start >= stop:
             return
+        events = self.bind(batch)
         first, last = np.searchsorted(batch.changes, (start, stop))
-        changes = batch.changes[first:last]
         at = start
-        for i in changes.tolist():
-            self._fold_run(batch, at, i)
-            self._change(batch, i)
+        for i in batch.changes[first:last].tolist():
+            self._fold_run(events, at, i)
+            self.change(batch, i)
             at = i + 1
-        self._fold_run(batch, at, stop)
+        self._fold_run(events, at, stop)
         self.as_of_us = max(self.as_of_us, int(batch.known_us[start:stop].max()))
 
-    def _fold_run(self, batch: Batch, start: int, stop: int) -> None:
-        if start >= stop:
-            return
-        events = self.rows_of(batch, start, stop)
-        fold_events(
-            self.items, self.users, self.sessions, self.pairs, self.category_price, events, 0, stop - start
-        )
+    def bind(self, batch: Batch) -> EventArrays:
+        """The batch's events by row of this state, with the rows that they will make."""
+        if self._bound is None or self._bound[0] is not batch:
+            rows = batch.rows_in(self._item_rows, self._user_rows)
+            events = EventArrays(
+                batch.kind,
+                batch.event_us,
+                rows.item_row,
+                rows.user_row,
+                batch.session_id,
+                batch.query_key,
+                batch.position,
+            )
+            self._bound = (batch, events, rows.new_users, rows.new_users_at)
+            self._met = 0
+        return self._bound[1]
 
-    def rows_of(self, batch: Batch, start: int, stop: int) -> EventArrays:
-        """The batch's events [start, stop) with ids turned into rows; new users get theirs."""
-        return EventArrays(
-            batch.kind[start:stop],
-            batch.event_us[start:stop],
-            self._rows(batch.item_id[start:stop], self._item_rows),
-            self._new_user_rows(batch.user_id[start:stop]),
-            batch.session_id[start:stop],
-            batch.query_key[start:stop],
-            batch.position[start:stop],
-        )
+    def meet_users(self, stop: int) -> None:
+        """Give the bound batch's users that appear before position `stop` their rows."""
+        assert self._bound is not None
+        _, _, ids, at = self._bound
+        while self._met < len(ids) and at[self._met] < stop:
+            self._add_user(int(ids[self._met]))
+            self._met += 1
 
-    @staticmethod
-    def _rows(ids: NDArray[np.int64], known: dict[int, int]) -> NDArray[np.int32]:
-        unique, inverse = np.unique(ids, return_inverse=True)
-        rows = np.fromiter((known.get(i, -1) for i in unique.tolist()), np.int32, len(unique))
-        return rows[inverse]
-
-    def _new_user_rows(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
-        unique, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-        for k in np.argsort(first):
-            user_id = int(unique[k])
-            if user_id != -1 and user_id not in self._user_rows:
-                self._add_user(user_id)
-        rows = np.fromiter((self._user_rows.get(i, -1) for i in unique.tolist()), np.int32, len(unique))
-        return rows[inverse]
+    def _fold_run(self, events: EventArrays, start: int, stop: int) -> None:
+        if start < stop:
+            self.meet_users(stop)
+            fold_events(
+                self.items, self.users, self.sessions, self.pairs, self.category_price, self.n_items,
+                events, start, stop,
+            )  # fmt: skip
 
     def _add_user(self, user_id: int) -> int:
         if self.n_users == len(self.users.user_ids):
@@ -270,13 +272,16 @@ class State:
         self.n_users += 1
         return row
 
-    def _change(self, batch: Batch, i: int) -> None:
+    def change(self, batch: Batch, i: int) -> None:
+        """Fold the one upsert or delete at position i of the bound batch."""
+        self.meet_users(i + 1)
+        self.as_of_us = max(self.as_of_us, int(batch.known_us[i]))
         kind = int(batch.kind[i])
         if kind == USER_UPSERT:
             user_id = int(batch.user_id[i])
             row = self._user_rows.get(user_id, -1)
             if row < 0:
-                row = self._add_user(user_id)
+                return
             payload = batch.payload(i)
             for name in ("gender", "age", "purchasing_power"):
                 if payload.get(name) is not None:
@@ -316,11 +321,13 @@ class State:
         items.rating_count[row] = count
         items.created_us[row] = int(_number(payload, "created_at", time_us))
         items.photo[row] = int(_number(payload, "photo", -1))
-        for name in ("category", "brand", "colour", "material", "gender"):
-            getattr(items, name)[row] = code_of(str(payload.get(name) or ""))
-        found = list(dict.fromkeys(token_hashes(item_text(payload)).tolist()))[:TOKENS]
-        items.tokens[row] = 0
-        items.tokens[row, : len(found)] = found
+        for name in CODED:
+            if name in change:
+                getattr(items, name)[row] = code_of(str(payload.get(name) or ""))
+        if any(name in change for name in TEXT_FIELDS):
+            found = list(dict.fromkeys(token_hashes(item_text(payload)).tolist()))[:TOKENS]
+            items.tokens[row] = 0
+            items.tokens[row, : len(found)] = found
         items.alive[row] = True
         self._count_text(row, 1)
 

@@ -119,15 +119,19 @@ def fold_events(
     sessions: Any,
     pairs: Any,
     category_price: Any,
+    n_items: int,
     events: Any,
     start: int,
     stop: int,
 ) -> None:
-    """Fold interaction events [start, stop) into the arrays, in order."""
+    """Fold interaction events [start, stop) into the arrays, in order.
+
+    Events of rows from `n_items` on are passed over: their items are not known yet.
+    """
     for i in range(start, stop):
         kind = events.kind[i]
         row = events.item_row[i]
-        if row < 0:
+        if row < 0 or row >= n_items:
             continue
         time_us = events.time_us[i]
         key = events.query_key[i]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from data.codes import CODES, code_of
 from data.event_batch import Batch
-from data.schema import CART, CLICK, IMPRESSION, ITEM_UPSERT, ORDER
+from data.schema import CART, CLICK, IMPRESSION, ORDER
 from data.state import State
 from data.state_kernel import fold_events
 from data.text import token_hashes
@@ -118,15 +118,17 @@ def training_rows(
     """
     batch = Batch(events)
     state = State()
-    ids = _rows_to_be(batch)
-    state.reserve(items=len(ids))
-    place = {i: r for r, i in enumerate(ids.tolist())}
-    item_rows = np.fromiter((place.get(i, -1) for i in batch.item_id[requests.rows].tolist()), np.int32)
+    by_row = state.bind(batch)
+    item_rows = by_row.item_row[requests.rows]
+    item_ids = _ids_by_row(batch, by_row.item_row)
+    state.reserve(items=len(item_ids))
     dim = vectors[1].shape[1] if vectors is not None else 1
-    aligned = np.zeros((len(ids), dim), np.float32)
+    aligned = np.zeros((len(item_ids), dim), np.float32)
     if vectors is not None:
-        to = np.fromiter((place.get(i, -1) for i in vectors[0].tolist()), np.int64, len(vectors[0]))
-        aligned[to[to >= 0]] = vectors[1][to >= 0]
+        order = np.argsort(vectors[0])
+        place = np.minimum(np.searchsorted(vectors[0], item_ids, sorter=order), len(order) - 1)
+        found = vectors[0][order[place]] == item_ids
+        aligned[found] = vectors[1][order[place[found]]]
 
     heads = requests.rows[requests.starts[:-1]]
     queries, which = _unique_queries(events, heads)
@@ -144,22 +146,24 @@ def training_rows(
     until = np.searchsorted(batch.known_us, requests.state_us, side="right")
     users = batch.user_id[heads]
     bounds = np.append(batch.changes, len(batch.kind))
+    sessions, times, keys = batch.session_id[heads], batch.event_us[heads], batch.query_key[heads]
+    user_rows = by_row.user_row[heads]
     at = group = 0
     for change in bounds.tolist():
-        stop_group = int(np.searchsorted(until, change, side="right"))
+        stop_group = group
+        while stop_group < len(until) and until[stop_group] <= change:
+            stop_group += 1
         if change > at or stop_group > group:
-            run = state.rows_of(batch, at, change)
-            user_rows = np.fromiter((state.user_row(u) for u in users[group:stop_group].tolist()), np.int64)
+            state.meet_users(change)
             _replay(
-                state.items, state.users, state.sessions, state.pairs, state.category_price,
-                state.document_frequency, state.documents, run, at, change,
-                until, group, stop_group, requests.starts, item_rows, user_rows,
-                batch.session_id[heads], batch.event_us[heads], surface, batch.query_key[heads],
-                which, token_starts, flat_tokens, aligned, query_vectors, probs, class_of, logged, out,
+                state.items, state.users, state.sessions, state.pairs, state.category_price, state.n_items,
+                state.document_frequency, state.documents, by_row, at, change,
+                until, group, stop_group, requests.starts, item_rows, user_rows, sessions, times, surface,
+                keys, which, token_starts, flat_tokens, aligned, query_vectors, probs, class_of, logged, out,
             )  # fmt: skip
             group = stop_group
         if change < len(batch.kind):
-            state.fold(batch, change, change + 1)
+            state.change(batch, change)
         at = change + 1
     return TrainingRows(
         features=out,
@@ -173,12 +177,12 @@ def training_rows(
     )
 
 
-def _rows_to_be(batch: Batch) -> NDArray[np.int64]:
-    """Item ids in the order in which a fold from empty gives them rows."""
-    upserts = batch.item_id[batch.changes[batch.kind[batch.changes] == ITEM_UPSERT]]
-    unique, first = np.unique(upserts, return_index=True)
-    ordered: NDArray[np.int64] = unique[np.argsort(first)]
-    return ordered
+def _ids_by_row(batch: Batch, item_row: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The item id of each row that the batch makes, for a state that starts empty: int64 [rows]."""
+    ids = np.full(int(item_row.max(initial=-1)) + 1, -1, np.int64)
+    held = item_row >= 0
+    ids[item_row[held]] = batch.item_id[held]
+    return ids
 
 
 def _unique_queries(events: pa.Table, heads: NDArray[np.int64]) -> tuple[list[str], NDArray[np.int64]]:
@@ -221,22 +225,22 @@ def _labels(events: pa.Table, requests: Requests) -> NDArray[np.int8]:
 
 @njit(cache=True)
 def _replay(
-    items: Any, users: Any, sessions: Any, pairs: Any, category_price: Any, frequency: Any, documents: int,
-    events: Any, start: int, stop: int, until: Any, group: int, stop_group: int, starts: Any, item_rows: Any,
-    user_rows: Any, session_ids: Any, time_us: Any, surface: Any, query_keys: Any, which: Any,
+    items: Any, users: Any, sessions: Any, pairs: Any, category_price: Any, n_items: int, frequency: Any,
+    documents: int, events: Any, start: int, stop: int, until: Any, group: int, stop_group: int,
+    starts: Any, item_rows: Any, user_rows: Any, session_ids: Any, time_us: Any, surface: Any, query_keys: Any, which: Any,
     token_starts: Any, tokens: Any, vectors: Any, query_vectors: Any, probs: Any, class_of: Any,
     logged: Any, out: Any,
 ) -> None:  # fmt: skip
     at = start
     for g in range(group, stop_group):
         upto = max(until[g], start)
-        fold_events(items, users, sessions, pairs, category_price, events, at - start, upto - start)
+        fold_events(items, users, sessions, pairs, category_price, n_items, events, at, upto)
         at = max(at, upto)
         a, b = starts[g], starts[g + 1]
         rows = item_rows[a:b]
         q = which[g]
         scores = np.empty((2, b - a), np.float32)
-        user = user_rows[g - group]
+        user = user_rows[g] if user_rows[g] < len(users.user_ids) else -1
         user_scores_into(users, sessions, vectors, user, session_ids[g], rows, query_vectors[q], scores)
         category = np.zeros(b - a, np.float32)
         for i in range(b - a):
@@ -249,4 +253,4 @@ def _replay(
             session_ids[g], surface[g], tokens[token_starts[q] : token_starts[q + 1]], query_keys[g], rows,
             scores[0], scores[1], category, np.empty(b - a, np.float32), out[a:b],
         )  # fmt: skip
-    fold_events(items, users, sessions, pairs, category_price, events, at - start, stop - start)
+    fold_events(items, users, sessions, pairs, category_price, n_items, events, at, stop)
