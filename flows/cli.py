@@ -97,9 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _build().main(args=args, prog_name="shelflife", standalone_mode=False)
         sys.stdout.flush()
+        if code == 130:  # typer's own answer to Ctrl-C, which says nothing
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except typer.Exit as e:
-        return e.exit_code
     except typer.TyperException as e:
         return _fail(_usage(e), 2)
     except ShelflifeError as e:
