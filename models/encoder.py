@@ -26,7 +26,7 @@ __all__ = ["Encoder", "item_text"]
 
 BUCKETS = 1 << 15
 _WIDTH = 32
-_BATCH = 512
+_BATCH = (64, 512)  # of few pairs and of many; the others in a batch are the negatives
 _LEARNING_RATE = 0.01
 _SCALE = 12.0  # of the cosine: sharp enough to tell items of one category apart, soft enough to train
 _TITLE_CHARS = 160  # what follows the title has to fit into the 256 characters that are read
@@ -162,10 +162,11 @@ def _train(
     wq = torch.nn.Parameter(torch.from_numpy(init.query_tower.copy()))
     wi = torch.nn.Parameter(torch.from_numpy(init.item_tower.copy()))
     optimizer = torch.optim.Adam([words.parameter, wq, wi], lr=_LEARNING_RATE)
-    steps = epochs * len(batches(len(queries), _BATCH, np.random.default_rng(0)))
+    size = int(np.clip(len(queries) // 16, *_BATCH))
+    steps = epochs * len(batches(len(queries), size, np.random.default_rng(0)))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=max(steps, 1))
     for _ in range(epochs):
-        for part in batches(len(queries), _BATCH, rng):
+        for part in batches(len(queries), size, rng):
             items = torch.from_numpy(item_of[part])
             q = functional.normalize(words.text_vectors(query_words[part]) @ wq, dim=1)
             i = functional.normalize(words.text_vectors(item_words[item_of[part]]) @ wi, dim=1)

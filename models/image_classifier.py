@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ class ImageClassifier:
     classes: tuple[str, ...]
     onnx: bytes = field(repr=False)
     weights: Mapping[str, NDArray[np.float32]] = field(repr=False)
-    report: Mapping[str, float] = MappingProxyType({})
+    report: Mapping[str, float] = field(default_factory=dict)
     _session: Any = field(default=None, repr=False)
 
     @classmethod

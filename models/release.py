@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.errors import DataError
+from infra.errors import DataError, EnvironmentError_
 from infra.files import sync_dir, write_atomic
 from infra.settings import Home
 from models.blobs import link_files, put_files, sweep, verify_files
@@ -161,11 +161,15 @@ def read_manifest(layout: Home, release_id: str) -> Manifest:
     return manifest
 
 
-def load_release(layout: Home, release_id: str, *, previous: Release | None = None) -> Release:
+def load_release(
+    layout: Home, release_id: str, *, previous: Release | None = None, booster_fallback: bool = True
+) -> Release:
     """Open a published release. Every file that is read has its SHA-256 verified first.
 
     Artifacts whose files `previous` holds too are the very same objects, neither read nor verified
-    again. Raises DataError that names the file, or both sides of what does not belong together.
+    again (but for a ranker that is not compiled yet). Raises DataError that names the file, or both
+    sides of what does not belong together. Without `booster_fallback` the ranker has to be compiled
+    for this host, else EnvironmentError_.
     """
     manifest = read_manifest(layout, release_id)
     make_release(manifest.artifacts, watermark_us=manifest.watermark_us, created_us=manifest.created_us)
@@ -173,13 +177,17 @@ def load_release(layout: Home, release_id: str, *, previous: Release | None = No
     loaded: dict[str, Any] = {}
     for name, artifact in manifest.artifacts.items():
         old = previous.manifest.artifacts.get(name) if previous else None
-        if old is not None and old.content == artifact.content:
+        if old is not None and old.content == artifact.content and not _uncompiled(name, previous):
             loaded[name] = getattr(previous, name)
             continue
         verify_files(folder / name, artifact.files)
-        loaded[name] = _load_artifact(name, folder / name)
+        loaded[name] = _load_artifact(name, folder / name, layout)
     release = Release(manifest, **loaded)
     _check_loaded(release)
+    if not booster_fallback and _uncompiled("ranker", release):
+        raise EnvironmentError_(
+            f"the ranker of {release_id} is not compiled for this host; compile it or allow the booster"
+        )
     return release
 
 
@@ -253,12 +261,18 @@ def _release_ids(layout: Home) -> list[str]:
     return sorted(p.name for p in layout.releases.glob("r-*") if (p / _MANIFEST).is_file())
 
 
-def _load_artifact(name: str, folder: Path) -> Any:
+def _uncompiled(name: str, release: Release | None) -> bool:
+    """Whether this is a ranker that runs without machine code of this host."""
+    ranker = release.ranker if release and name == "ranker" else None
+    return ranker is not None and not ranker.is_compiled
+
+
+def _load_artifact(name: str, folder: Path, layout: Home) -> Any:
     match name:
         case "ranker":
             from models.ranker import Ranker
 
-            return Ranker.load(folder)
+            return Ranker.load(folder, cache=layout.compiled)
         case "image_classifier":
             from models.image_classifier import ImageClassifier
 

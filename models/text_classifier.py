@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ __all__ = ["TextClassifier"]
 
 BUCKETS = 1 << 15
 _WIDTH = 32  # words of a text that are trained on
-_BATCH = 256
+_BATCH = (32, 256)  # of few rows and of many
 _HELD_OUT = 0.1
 _LEARNING_RATE = 0.02
 
@@ -40,7 +39,7 @@ class TextClassifier:
     head: NDArray[np.float32]
     bias: NDArray[np.float32]
     table: TokenTable = field(repr=False)
-    report: Mapping[str, float] = MappingProxyType({})
+    report: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def fit(
@@ -121,8 +120,8 @@ def _start(
     head, bias = np.zeros((dim, classes), np.float32), np.zeros(classes, np.float32)
     if init:
         known = len(init.classes)
-        head[:, :known], bias[:known] = init.head, init.bias
-        bias[known:] = init.bias.min() if known else 0.0
+        temperature = np.float32(init.report.get("temperature", 1.0))  # trained weights are those before it
+        head[:, :known], bias[:known] = init.head * temperature, init.bias * temperature
     return head, bias
 
 
@@ -155,10 +154,11 @@ def _train(
     words = TrainableTokens(rows, cut.vocabulary)
     w, b = torch.nn.Parameter(torch.from_numpy(head)), torch.nn.Parameter(torch.from_numpy(bias))
     optimizer = torch.optim.Adam([words.parameter, w, b], lr=_LEARNING_RATE)
-    steps = epochs * len(batches(len(labels), _BATCH, np.random.default_rng(0)))
+    size = int(np.clip(len(labels) // 32, *_BATCH))
+    steps = epochs * len(batches(len(labels), size, np.random.default_rng(0)))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=max(steps, 1))
     for _ in range(epochs):
-        for part in batches(len(labels), _BATCH, rng):
+        for part in batches(len(labels), size, rng):
             logits = words.text_vectors(padded[part]) @ w + b
             loss = functional.cross_entropy(logits, torch.from_numpy(labels[part]))
             optimizer.zero_grad()
