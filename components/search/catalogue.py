@@ -47,7 +47,7 @@ class Catalogue:
     """
 
     def __init__(
-        self, state: State, *, long: int = 400, short: int = 50, lists_every_us: int = HOUR_US // 4
+        self, state: State, *, long: int = 400, short: int = 50, lists_every_us: int = HOUR_US
     ) -> None:
         self._state = state
         self._long, self._short, self._every_us = long, short, lists_every_us

@@ -46,8 +46,8 @@ class RetrieveConfig:
 
     candidates: int = 200
     text: int = 200  # hits asked of the tiers; the next tier is searched while there are fewer
-    text_enough: int = 60  # fewer hits with most of the words: one word is enough then
-    vectors: int = 100
+    text_enough: int = 60  # fewer hits with all of the words: one word is enough then
+    vectors: int = 150
     user: int = 150
     popular: int = 100
     photo_share: float = 0.8  # of a department's candidates by popularity, the rest the newest
@@ -171,9 +171,9 @@ def _by_words(scene: _Scene) -> tuple[Source, NDArray[np.int8]]:
     words = scene.meaning.rewritten.words
     index = scene.release.lexical_index
     distinct = len(set(words))
-    most = distinct if distinct <= 2 else distinct - 1
-    at, scores = index.search_rows(words, config.text, minimum_match=most)
-    if len(at) < config.text_enough and most > 1:
+    # All words first: else weak hits would fill a popular tier and stop the cascade short of good ones.
+    at, scores = index.search_rows(words, config.text, minimum_match=distinct)
+    if len(at) < config.text_enough and distinct > 1:
         at, scores = index.search_rows(words, config.text, minimum_match=1)
     rows, tiers = live.text_rows[at], index.tiers[at]
     keep = rows >= 0

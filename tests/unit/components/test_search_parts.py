@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -262,3 +264,10 @@ def test_page_cache_forgets_the_list_used_longest_ago(world: World) -> None:
     assert kept.features is None
     with pytest.raises(ConfigError, match="at least 1"):
         PageCache(0)
+
+
+def test_path_imports_nothing_heavy() -> None:
+    heavy = {"pandas", "torch", "ray", "prefect", "mlflow", "fastapi", "httpx", "lightgbm", "onnxruntime"}
+    code = "import sys, components.search.pipeline; print(*{m.split('.')[0] for m in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())
