@@ -13,6 +13,7 @@ from data.world.catalogue import category_open_days, open_words
 from data.world.config import DRIFT_PRESETS, WorldConfig, world_config
 from data.world.drift import Tastes, value_path
 from data.world.shop import World, build_world
+from infra.clock import HOUR_US
 
 STILL = world_config("none", scale=0.05, days=5, seed=11, activity=0.1)
 DAY = 4
@@ -42,7 +43,8 @@ def moved(config: WorldConfig) -> set[str]:
     if not np.array_equal(still.day(DAY).time_us, other.day(DAY).time_us):
         found.add("sessions")
     plan, ids = still.day(DAY), np.arange(1, STILL.n_items + 1)
-    if not np.array_equal(still.relevance(plan, 0, ids), other.relevance(plan, 0, ids)):
+    tea = int(np.searchsorted(plan.time_us, still.start_of(DAY) + 16 * HOUR_US))  # sales are on
+    if not np.array_equal(still.relevance(plan, tea, ids), other.relevance(plan, tea, ids)):
         found.add("relevance")
     return found
 
