@@ -32,7 +32,7 @@ class JournalTail:
     """
 
     def __init__(self, root: Path, *, after: dict[str, int], skip: frozenset[str] = frozenset()) -> None:
-        self._root, self._skip = root, skip
+        self._root, self.skip = root, skip
         self.position = dict(after)  # writer → last sequence number that poll returned
         self._files: dict[str, _Follow] = {}
 
@@ -73,7 +73,7 @@ class JournalTail:
             return []
         with os.scandir(self._root) as entries:
             return sorted(
-                e.name for e in entries if e.is_dir() and e.name[0] != "." and e.name not in self._skip
+                e.name for e in entries if e.is_dir() and e.name[0] != "." and e.name not in self.skip
             )
 
 
