@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ def load_truth(folder: Path) -> Truth:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Truth(**{f.name: arrays[f.name] for f in fields(Truth)})
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"cannot read the world's truth in {path} ({error}); expected the file that "
             "`shelflife world generate` wrote: generate the world again with --force"

@@ -137,6 +137,11 @@ def test_a_killed_generation_leaves_no_world_and_the_next_one_is_clean(tmp_path:
 def test_history_needs_no_truth_but_opening_the_world_does(tmp_path: Path) -> None:
     layout = Home(tmp_path)
     generate(TINY, layout)
+    whole = (layout.truth / "truth.npz").read_bytes()
+    for part in (b"", whole[:1000], whole[:-1000]):
+        (layout.truth / "truth.npz").write_bytes(part)
+        with pytest.raises(DataError, match="truth"):
+            World.open(layout)
     (layout.truth / "truth.npz").unlink()
     assert read_all(layout).num_rows > 0
     with pytest.raises(DataError, match="truth"):
