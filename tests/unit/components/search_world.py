@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -214,12 +214,22 @@ def make_world(folder: Path, *, config: PipelineConfig | None = None, **parts: o
     """A world of its own for one test."""
     log = Log()
     state = make_state(log)
-    release = make_release(folder, state, **parts)
+    release = replace(_first_release(folder, state), **parts)  # type: ignore[arg-type]
     view = ReleaseView(release, state)
     pipeline = SearchPipeline(
         release, view, state, config=config or PipelineConfig.for_evaluation(), photos=make_photos()
     )
     return World(log, state, release, view, pipeline, folder)
+
+
+_RELEASES: list[Release] = []
+
+
+def _first_release(folder: Path, state: State) -> Release:
+    """The release of the state that every world begins with: immutable, so built once."""
+    if not _RELEASES:
+        _RELEASES.append(make_release(folder, state))
+    return _RELEASES[0]
 
 
 def ask(surface: str = "search", **fields: object) -> Request:

@@ -12,7 +12,6 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from search_world import NOW_US, Log, World, ask, make_release, make_state, make_world, new_item
 
 from components.search.catalogue import Catalogue
 from components.search.live import ReleaseView
@@ -27,6 +26,16 @@ from infra.clock import DAY_US, SECOND_US
 from infra.errors import ConfigError, InputError
 from models.encoder import item_text
 from models.speller import Speller
+from tests.unit.components.search_world import (
+    NOW_US,
+    Log,
+    World,
+    ask,
+    make_release,
+    make_state,
+    make_world,
+    new_item,
+)
 
 
 @given(

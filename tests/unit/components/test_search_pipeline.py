@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
-from search_world import CATEGORIES, N_ITEMS, FakeRanker, World, ask, make_world, new_item
 
 from components.search.pipeline import PipelineConfig, SearchPipeline, impression_columns
 from components.search.rank import ExploreConfig
@@ -17,6 +16,15 @@ from components.search.retrieve import found_by
 from data.schema import EVENT_SCHEMA, event_table
 from infra.errors import InputError
 from models.candidate_features import FEATURES
+from tests.unit.components.search_world import (
+    CATEGORIES,
+    N_ITEMS,
+    FakeRanker,
+    World,
+    ask,
+    make_world,
+    new_item,
+)
 
 
 @pytest.fixture
