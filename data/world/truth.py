@@ -123,7 +123,7 @@ def load_truth(folder: Path) -> Truth:
     """Read `truth.npz`; DataError where it is missing, unreadable or not a truth."""
     path = folder / "truth.npz"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Truth(**{f.name: arrays[f.name] for f in fields(Truth)})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
