@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra.errors import DataError
+from infra.errors import DataError, EnvironmentError_
 from infra.settings import Home
 from models import blobs
-from models.candidate_features import FEATURE_SCHEMA
+from models.candidate_features import FEATURE_SCHEMA, FEATURES
+from models.compiled import compile_ranker
 from models.encoder import Encoder
 from models.lexical_index import LexicalIndex, assign_tiers
+from models.ranker import Ranker
 from models.release import (
     Artifact,
     Manifest,
@@ -276,6 +278,37 @@ def test_unchanged_artifacts_are_the_very_same_objects(layout: Home, tmp_path: P
     assert changes["total_size"] == manifest.size
     assert changes["changed_size"] == second["speller"].size + second["text_classifier"].size
     assert diff(None, manifest)["changed_size"] == manifest.size
+
+
+def test_a_ranker_is_taken_up_once_it_is_compiled_for_this_host(layout: Home, tmp_path: Path) -> None:
+    import lightgbm as lgb
+
+    rng = np.random.default_rng(1)
+    features = rng.random((200, len(FEATURES))).astype(np.float32)
+    data = lgb.Dataset(features.astype(np.float64), features[:, 0] + features[:, 1])
+    booster = lgb.train({"verbosity": -1, "num_leaves": 4, "num_threads": 1}, data, num_boost_round=2)
+    Ranker(booster.model_to_string(), features[:20], trees=2).save(tmp_path / "ranker")
+    requires = {"feature_schema": FEATURE_SCHEMA}
+    artifacts = parts(layout, tmp_path)
+    artifacts["ranker"] = put_artifact(
+        layout, "ranker", tmp_path / "ranker", version="1", requires=requires, created_us=5
+    )
+    manifest = published(layout, artifacts)
+    assert manifest.feature_schema == FEATURE_SCHEMA
+    with pytest.raises(EnvironmentError_, match="not compiled for this host"):
+        load_release(layout, manifest.release_id, booster_fallback=False)
+    slow = load_release(layout, manifest.release_id)
+    assert slow.ranker is not None
+    assert not slow.ranker.is_compiled
+    assert np.array_equal(slow.ranker.predict(features), booster.predict(features.astype(np.float64)))
+
+    if compile_ranker(tmp_path / "ranker" / "ranker.txt", layout.compiled) is None:
+        pytest.skip("no compiler for rankers on this machine")
+    fast = load_release(layout, manifest.release_id, previous=slow, booster_fallback=False)
+    assert fast.ranker is not None
+    assert fast.ranker.is_compiled
+    assert np.allclose(fast.ranker.predict(features), slow.ranker.predict(features), atol=1e-9)
+    assert load_release(layout, manifest.release_id, previous=fast).ranker is fast.ranker
 
 
 def test_the_champion_is_a_published_release_and_remembers_the_one_before(
