@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-from data.replica import StateReplica
 from numpy.typing import NDArray
 
 from components.search.live import ReleaseView
@@ -34,6 +33,7 @@ from components.serving.metrics import Metrics
 from components.serving.refusals import Refusal
 from components.serving.swap import ShadowLimits, Swapper
 from data.journal import JournalWriter
+from data.replica import StateReplica
 from data.schema import ITEM_DELETE, ITEM_UPSERT, NONE_ID
 from data.shop import Reply, Request
 from infra.clock import Clock

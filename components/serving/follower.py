@@ -17,10 +17,10 @@ from time import perf_counter
 from typing import Any
 
 import pyarrow as pa
-from data.replica import StateReplica
 
 from components.measure.latency import Latency
 from components.serving.gate import Gate
+from data.replica import StateReplica
 from data.state import State
 from infra.clock import wall_us
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from components.measure.spans import SpanLog
@@ -23,7 +24,31 @@ from infra.settings import Home
 from models.compiled import compile_ranker
 from models.release import Release, load_release, release_folder
 
-__all__ = ["Installed", "Shared", "install", "shadow_answer"]
+HASHED_FROM = 1 << 62
+"""Ids from here on are hashes of string keys (`data.schema.key_to_id`)."""
+
+__all__ = ["HASHED_FROM", "Installed", "KeyedSummaries", "Shared", "install", "shadow_answer"]
+
+
+class KeyedSummaries(Summaries):
+    """Items' JSON with the key that the client gave wherever our id is only a hash of it."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state)
+        self._of = state
+        self._keys: dict[int, bytes] = {}  # by row; an item's key never changes
+
+    def of(self, row: int) -> bytes:
+        """The item's JSON object; `item_id` is the number or the string that it is known by outside."""
+        made = super().of(row)
+        if self._of.item_ids[row] < HASHED_FROM:
+            return made
+        key = self._keys.get(row)
+        if key is None:
+            fields = orjson.loads(self._of.payload(row))
+            key = self._keys[row] = orjson.dumps(fields.get("item_id", int(self._of.item_ids[row])))
+        end = made.find(b",")
+        return b'{"item_id":' + key + (made[end:] if end > 0 else b"}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +89,12 @@ class Shared:
         """The shared parts for a state."""
         config = config or PipelineConfig()
         return cls(
-            state, Catalogue(state), Summaries(state), config, PageCache(config.page_lists), photos=photos
+            state,
+            Catalogue(state),
+            KeyedSummaries(state),
+            config,
+            PageCache(config.page_lists),
+            photos=photos,
         )
 
     def refresh(self) -> None:

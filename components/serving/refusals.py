@@ -35,6 +35,6 @@ def error_document(error: InputError) -> dict[str, Any]:
         "error": {
             "found": found.strip(),
             "expected": expected.strip().removeprefix("expected").strip(),
-            "do": do.strip(),
+            "do": do.strip() or "correct the request",
         }
     }

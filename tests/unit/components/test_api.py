@@ -1,0 +1,349 @@
+"""The engine and its HTTP interface over a real journal, state and releases; no server, no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.serving.api import make_api
+from components.serving.engine import STATUS_FILE, Engine, EngineConfig
+from components.serving.refusals import Refusal
+from components.serving.swap import ShadowLimits
+from data.journal import read_frames
+from data.schema import CLICK, IMPRESSION, SEARCH, key_to_id
+from data.shop import Request
+from infra.clock import ManualClock
+from infra.settings import Home
+from models.release import release_folder, set_champion
+from tests.unit.components.search_world import NOW_US, make_photos
+from tests.unit.components.serving_world import make_home, publish_release
+
+CONFIG = EngineConfig(poll_s=0.02, limits=ShadowLimits(queries=4, pause_s=0.0))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, str]:
+    """One home and its release for the tests that change neither."""
+    layout = make_home(tmp_path_factory.mktemp("shop"))
+    return layout, publish_release(layout)
+
+
+def start(layout: Home, **config: Any) -> Engine:
+    engine = Engine(layout, ManualClock(NOW_US), config=replace(CONFIG, **config), photos=make_photos())
+    engine.start()
+    return engine
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home of its own."""
+    return make_home(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def engine(prepared: tuple[Home, str]) -> Iterator[Engine]:
+    """A running engine that the tests of the module share."""
+    made = start(prepared[0])
+    yield made
+    made.close()
+
+
+def http(engine: Engine, talk: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
+    """Run a conversation with the application."""
+
+    async def run() -> Any:
+        transport = httpx.ASGITransport(make_api(engine))
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+            return await talk(client)
+
+    return asyncio.run(run())
+
+
+def get(engine: Engine, path: str, **params: Any) -> httpx.Response:
+    return http(engine, lambda client: client.get(path, params=params))
+
+
+def ids(response: httpx.Response) -> list[int]:
+    return [int(item["item_id"]) for item in response.json()["items"]]
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.005)
+
+
+def journalled(layout: Home, writer: str = "serve-0") -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for path in sorted((layout.journal / writer).glob("*.*")):
+        if path.suffix in (".log", ".open"):
+            for _, table in read_frames(path):
+                rows += table.to_pylist()
+    return rows
+
+
+def test_a_search_answers_with_what_a_client_needs(engine: Engine, prepared: tuple[Home, str]) -> None:
+    response = get(engine, "/search", q="red sneakers", user_id="1", session_id="s-1", size=5)
+    assert response.status_code == 200
+    body = response.json()
+    assert response.headers["x-release-id"] == body["release_id"] == prepared[1]
+    assert body["request_id"].isdecimal()
+    assert int(body["request_id"]) > 2**53
+    assert set(body["timings_us"]) == {"plan", "understand", "retrieve", "rank", "summarise", "total"}
+    assert body["degraded"] == []
+    assert len(body["items"]) == 5
+    assert sum("sneakers" in item["title"] for item in body["items"]) >= 3
+    assert body["total"] > 5
+    other = get(engine, "/search", q="blue shirts", size=5)
+    assert set(ids(other)) != set(ids(response))
+
+
+def test_pages_go_on_where_the_cursor_points(engine: Engine) -> None:
+    first = get(engine, "/search", q="boots", session_id=4, size=7)
+    second = get(engine, "/search", q="boots", session_id=4, size=7, cursor=first.json()["cursor"])
+    assert second.json()["offset"] == 7
+    assert not set(ids(first)) & set(ids(second))
+    whole = get(engine, "/search", q="boots", session_id=4, size=14, offset=0)
+    assert len(set(ids(whole))) == 14
+
+
+def test_every_surface_answers(engine: Engine) -> None:
+    assert len(ids(get(engine, "/search"))) == 10  # no query: popular items
+    assert len(ids(get(engine, "/recommend", user_id=1))) == 10
+    similar = get(engine, "/similar", item_id=1_000)
+    assert 1_000 not in ids(similar)
+    assert len(ids(similar)) == 10
+    assert get(engine, "/search", photo=1).status_code == 200
+    image = io.BytesIO()
+    Image.fromarray(np.full((60, 40), 20, np.uint8)).save(image, "PNG")
+    raw = http(engine, lambda c: c.post("/search/image", content=image.getvalue()))
+    form = http(
+        engine, lambda c: c.post("/search/image", files={"photo": ("x.png", image.getvalue(), "image/png")})
+    )
+    assert raw.status_code == form.status_code == 200
+    assert len(raw.json()["items"]) == len(form.json()["items"]) == 10
+    explained = get(engine, "/search", q="boots", explain=1, size=3).json()["explanation"]
+    assert [e["item_id"] for e in explained]
+    assert explained[0]["found_by"]
+
+
+@pytest.mark.parametrize(
+    "query", ["\u0000\u202e", "💥" * 200, "ﬁ İ ß", "' OR 1=1 --", "%s %n {}", "a" * 1_000]
+)
+def test_any_unicode_is_a_query(engine: Engine, query: str) -> None:
+    response = get(engine, "/search", q=query)
+    assert response.status_code == 200
+
+
+def check_refused(response: httpx.Response, status: int, found: str) -> None:
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"found", "expected", "do"}
+    assert all(error.values()), error
+    assert found in error["found"]
+
+
+def test_wrong_requests_get_a_reason(engine: Engine) -> None:
+    check_refused(get(engine, "/search", q="x" * 10_000), 400, "10000 characters")
+    check_refused(get(engine, "/search", q="x", size=0), 400, "page of 0")
+    check_refused(get(engine, "/search", q="x", size=101), 400, "101")
+    check_refused(get(engine, "/search", q="x", size="many"), 400, "many")
+    check_refused(get(engine, "/search", q="x", offset=-1), 400, "-1")
+    check_refused(get(engine, "/search", q="x", cursor="nonsense"), 400, "cursor")
+    check_refused(get(engine, "/search", query="x"), 400, "unknown parameter 'query'")
+    check_refused(get(engine, "/search", q="x", explain="why"), 400, "why")
+    check_refused(get(engine, "/search", photo=99), 400, "photo 99")
+    check_refused(get(engine, "/search", q="x", user_id="u" * 500), 400, "500")
+    check_refused(get(engine, "/similar"), 400, "no item_id")
+    check_refused(get(engine, "/similar", item_id=77), 404, "unknown")
+    check_refused(get(engine, "/nowhere"), 404, "/nowhere")
+    check_refused(http(engine, lambda c: c.post("/search")), 405, "POST")
+    check_refused(http(engine, lambda c: c.post("/search/image", content=b"not an image")), 422, "decoded")
+    check_refused(http(engine, lambda c: c.post("/search/image", content=b"")), 400, "empty")
+    check_refused(http(engine, lambda c: c.post("/search/image", content=b"x" * (5 << 20))), 413, "body")
+    check_refused(http(engine, lambda c: c.post("/events", content=b"{")), 400, "not JSON")
+    check_refused(http(engine, lambda c: c.post("/events", json=[{"kind": "click", "item_id": 4}])), 422, "4")
+    check_refused(http(engine, lambda c: c.post("/events", content=b" " * (3 << 20))), 413, "body")
+    check_refused(http(engine, lambda c: c.put("/items/9", json={"price": "cheap"})), 422, "cheap")
+    check_refused(http(engine, lambda c: c.delete("/items/never")), 404, "never")
+
+
+def test_the_schema_is_published(engine: Engine) -> None:
+    document = get(engine, "/openapi.json").json()
+    assert {"/search", "/search/image", "/recommend", "/similar", "/events", "/items/{item_id}"} <= set(
+        document["paths"]
+    )
+    named = {p["name"] for p in document["paths"]["/search"]["get"]["parameters"]}
+    assert {"q", "user_id", "session_id", "cursor", "size", "explain"} <= named
+
+
+def test_health_release_and_metrics_tell(engine: Engine, prepared: tuple[Home, str]) -> None:
+    health = get(engine, "/health")
+    assert health.status_code == 200
+    assert health.json() == {"ready": True, "release_id": prepared[1], "problems": []}
+    info = get(engine, "/release").json()
+    assert info["held"] == [prepared[1]]
+    assert info["swaps"][0]["flipped"] is True
+    assert info["state"]["items"] >= 300
+    get(engine, "/search", q="boots")
+    text = get(engine, "/metrics").text
+    assert f'shelflife_release_info{{release_id="{prepared[1]}"}} 1' in text
+    assert 'shelflife_request_seconds_bucket{surface="search",le="+Inf"}' in text
+    assert "shelflife_swaps 1" in text
+    status = json.loads((prepared[0].run / STATUS_FILE).read_text())
+    assert status["release_id"] == prepared[1]
+
+
+def test_replies_and_events_are_journalled_and_acknowledged_events_are_durable(home: Home) -> None:
+    publish_release(home)
+    engine = start(home)
+    try:
+        reply = engine.respond(Request("search", NOW_US, query="red boots", user_id=5, session_id=6, size=4))
+        clicked = int(reply.item_ids[1])
+        event = {
+            "kind": "click",
+            "item_id": clicked,
+            "user_id": 5,
+            "session_id": 6,
+            "request_id": str(reply.request_id),
+            "event_key": "once",
+        }
+        first = http(engine, lambda c: c.post("/events", json={"events": [event]}))
+        again = http(engine, lambda c: c.post("/events", json=[event, {**event, "event_key": "other"}]))
+        assert (first.status_code, first.json()) == (202, {"acked": 1, "duplicates": 0})
+        assert again.json() == {"acked": 2, "duplicates": 1}
+        clicks = [row for row in journalled(home) if row["kind"] == CLICK]
+        assert [(c["item_id"], c["request_id"]) for c in clicks] == [(clicked, reply.request_id)] * 2
+        wait_for(lambda: sum(r["kind"] == IMPRESSION for r in journalled(home)) == 4)
+        rows = journalled(home)
+        search = next(r for r in rows if r["kind"] == SEARCH)
+        assert (search["query"], search["release_id"]) == ("red boots", reply.release_id)
+        shown = [r for r in rows if r["kind"] == IMPRESSION]
+        assert [r["item_id"] for r in shown] == reply.item_ids.tolist()
+        assert [r["position"] for r in shown] == [0, 1, 2, 3]
+        assert all(np.isfinite(r["vector_score"]) for r in shown)
+        assert len({r["event_id"] for r in rows}) == len(rows)
+        # What the shopper did is in the state of the next reply.
+        wait_for(lambda: engine.health()["problems"] == [])
+        wait_for(lambda: clicked in recent(engine, 5))
+    finally:
+        engine.close()
+
+
+def recent(engine: Engine, user: int) -> list[int]:
+    assert engine.live is not None
+    state = engine.live.pipeline.state
+    return state.item_ids[state.recent_items(state.user_row(user), -1)].tolist()  # type: ignore[no-any-return]
+
+
+def test_an_item_is_found_once_put_and_gone_once_deleted(home: Home) -> None:
+    publish_release(home)
+    engine = start(home)
+    try:
+        fields = {"title": "zebra striped clogs", "category": "clogs", "price": 30.0, "stock": 2}
+        put = http(engine, lambda c: c.put("/items/sku-9", json=fields))
+        assert put.status_code == 200
+        found = get(engine, "/search", q="zebra clogs")
+        assert "zebra striped clogs" in [i["title"] for i in found.json()["items"]]
+        assert "sku-9" in [i["item_id"] for i in found.json()["items"]]
+        changed = http(engine, lambda c: c.put("/items/sku-9", json={"price": 20.0}))
+        assert changed.status_code == 200
+        item = next(
+            i for i in get(engine, "/search", q="zebra clogs").json()["items"] if "zebra" in i["title"]
+        )
+        assert item["price"] == 20.0
+        click = http(engine, lambda c: c.post("/events", json=[{"kind": "click", "item_id": "sku-9"}]))
+        assert click.status_code == 202
+        gone = http(engine, lambda c: c.delete("/items/sku-9"))
+        assert gone.json()["deleted"] is True
+        page = get(engine, "/search", q="zebra clogs", session_id=3, size=50)
+        assert "zebra striped clogs" not in [i["title"] for i in page.json()["items"]]
+        assert http(engine, lambda c: c.delete("/items/sku-9")).status_code == 200  # once more is no harm
+    finally:
+        engine.close()
+    again = start(home)  # what was acknowledged outlives the process
+    try:
+        assert again.known_item(key_to_id("sku-9"))
+        assert "zebra" not in get(again, "/search", q="zebra clogs").text
+    finally:
+        again.close()
+
+
+def test_a_page_turn_after_a_swap_stays_with_its_release(home: Home) -> None:
+    old = publish_release(home)
+    engine = start(home)
+    try:
+        first = get(engine, "/search", q="black jackets", session_id=3, size=5).json()
+        new = publish_release(home, number=1, seed=2)
+        wait_for(lambda: engine.live is not None and engine.live.release_id == new)
+        second = get(
+            engine, "/search", q="black jackets", session_id=3, size=5, cursor=first["cursor"]
+        ).json()
+        assert (second["release_id"], second["offset"]) == (old, 5)
+        assert get(engine, "/search", q="black jackets").json()["release_id"] == new
+        set_champion(home, old, at_us=NOW_US, by="rollback")
+        wait_for(lambda: engine.live is not None and engine.live.release_id == old)
+        assert [r["flipped"] for r in engine.release_info()["swaps"]] == [True, True, True]
+    finally:
+        engine.close()
+
+
+def test_a_corrupt_release_is_not_installed_and_the_status_says_why(home: Home) -> None:
+    old = publish_release(home)
+    engine = start(home)
+    try:
+        new = publish_release(home, number=1, seed=2, promote=False)
+        folder = release_folder(home, new)
+        weights = max((folder / "encoder").iterdir(), key=lambda p: p.stat().st_size)
+        damaged = bytearray(weights.read_bytes())
+        damaged[len(damaged) // 2] ^= 0xFF
+        weights.unlink()
+        weights.write_bytes(damaged)
+        set_champion(home, new, at_us=NOW_US, by="test")
+        wait_for(lambda: len(engine.release_info()["swaps"]) == 2)
+        assert engine.live is not None
+        assert engine.live.release_id == old
+        assert engine.ready
+        wait_for(lambda: json.loads((home.run / STATUS_FILE).read_text())["refused"] is not None)
+        refused = json.loads((home.run / STATUS_FILE).read_text())["refused"]
+        assert refused["release_id"] == new
+        assert weights.name in refused["reason"]
+        assert get(engine, "/health").status_code == 200
+        assert new in get(engine, "/health").json()["problems"][0]
+        assert get(engine, "/search", q="boots").json()["release_id"] == old
+    finally:
+        engine.close()
+
+
+def test_without_a_release_it_says_503_and_takes_events_all_the_same(home: Home) -> None:
+    engine = start(home)
+    try:
+        check_refused(get(engine, "/search", q="boots"), 503, "no release")
+        assert get(engine, "/health").status_code == 503
+        click = http(engine, lambda c: c.post("/events", json=[{"kind": "click", "item_id": 1_000}]))
+        assert click.status_code == 202
+        release_id = publish_release(home)
+        wait_for(lambda: engine.ready)
+        assert get(engine, "/search", q="boots").json()["release_id"] == release_id
+    finally:
+        engine.close()
+
+
+def test_an_engine_that_has_not_started_refuses_politely(home: Home) -> None:
+    engine = Engine(home, ManualClock(NOW_US))
+    with pytest.raises(Refusal, match="catching up") as refused:
+        engine.events([{"kind": "click", "item_id": 1_000}])
+    assert refused.value.status == 503
+    assert not engine.ready
