@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import ConfigError, DataError
@@ -71,6 +71,7 @@ def test_untrained_it_matches_like_with_like() -> None:
     assert scores[0, 0] > 0.5 > scores[0, 1]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.text(max_size=80), min_size=2, max_size=8))
 def test_vectors_are_units_or_zeros_and_the_same_alone(encoder: Encoder, texts: list[str]) -> None:
     for encode in (encoder.encode_queries, encoder.encode_items):

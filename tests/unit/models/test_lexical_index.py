@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.text import tokens
@@ -34,6 +34,7 @@ def matching(texts: list[str], query: list[str], minimum: int = 1) -> set[int]:
     return {BIG + i for i, t in enumerate(texts) if len(set(query) & set(tokens(t))) >= minimum}
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(n=st.integers(0, 500), seed=st.integers(0, 99))
 def test_tiers_are_15_35_50_percent_by_rank(n: int, seed: int) -> None:
     rate = np.random.default_rng(seed).random(n)
@@ -93,6 +94,7 @@ def test_matching_more_words_scores_higher_within_a_tier(index: LexicalIndex, te
         assert scores[here & both].min() > scores[here & ~both].max()
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(query=st.text(max_size=300))
 def test_any_text_is_a_query(index: LexicalIndex, texts: list[str], query: str) -> None:
     words = tokens(query)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import DataError
@@ -38,11 +38,13 @@ def test_the_frequent_neighbour_wins_and_the_first_letter_counts() -> None:
     assert Speller.fit({"boots": 10, "roots": 30}).correct(["bootsx", "oots"]) == ["boots", "roots"]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.sampled_from(sorted(COUNTS))))
 def test_known_words_never_change(words: list[str]) -> None:
     assert Speller.fit(COUNTS).correct(words) == words
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.text(max_size=40)))
 def test_the_number_and_order_of_words_stay(words: list[str]) -> None:
     out = Speller.fit(COUNTS).correct(words)
@@ -50,6 +52,7 @@ def test_the_number_and_order_of_words_stay(words: list[str]) -> None:
     assert all(a == b or b in COUNTS for a, b in zip(words, out, strict=True))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.sampled_from(["shirt", "cotton", "skirt"]), st.integers(0, 4), st.sampled_from("qxz"))
 def test_each_single_letter_replaced_is_found(word: str, at: int, letter: str) -> None:
     typed = word[:at] + letter + word[at + 1 :]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -21,6 +21,7 @@ def clustered(n: int, dim: int, *, seed: int) -> NDArray[np.float32]:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(n=st.integers(1, 60), k=st.integers(1, 80), seed=st.integers(0, 1000))
 def test_exact_search_equals_brute_force(n: int, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
