@@ -14,7 +14,7 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -146,11 +146,15 @@ def wait_prefect(settings: Settings, *, timeout_s: float = 60.0) -> float:
     )
 
 
-def start_serve(settings: Settings, *, module: str = "components.serving.host") -> Settings:
+def start_serve(
+    settings: Settings, *, arguments: Sequence[str] = (), module: str = "components.serving.host"
+) -> Settings:
     """Start the host of Ray and Serve; returns the settings with the ports it took. Wait with `wait_serve`.
 
-    The host is `python -m <module> --home HOME --http-port N`. It closes Serve and Ray on SIGTERM.
+    The host is `python -m <module> --home HOME --http-port N <arguments>`. It closes Serve and Ray on
+    SIGTERM.
     """
+    host = [sys.executable, "-m", module, "--home", str(settings.home), "--http-port"]
     layout = settings.layout
     settings = replace(
         settings,
@@ -166,7 +170,7 @@ def start_serve(settings: Settings, *, module: str = "components.serving.host") 
     processes.start(
         layout.run,
         SERVE,
-        [sys.executable, "-m", module, "--home", str(settings.home), "--http-port", str(settings.http_port)],
+        [*host, str(settings.http_port), *arguments],
         env=serve_environment(settings) | {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(8500))},
         cwd=REPOSITORY,
         ports={
@@ -201,10 +205,17 @@ def start_runner(settings: Settings, *, module: str = "flows.deployments") -> No
     )
 
 
-def up(settings: Settings, *, runner: bool = True, progress: Progress = lambda _: None) -> dict[str, Any]:
+def up(
+    settings: Settings,
+    *,
+    runner: bool = True,
+    serve_arguments: Sequence[str] = (),
+    progress: Progress = lambda _: None,
+) -> dict[str, Any]:
     """Start what is not running yet, wait until it is ready, and return `status`.
 
     What a `kill -9` left behind is ended first. If anything fails, what this call started is stopped again.
+    `serve_arguments` are added to the command line of the host.
     """
     run = settings.layout.run
     require_disk(settings.home, mb=500)
@@ -219,7 +230,7 @@ def up(settings: Settings, *, runner: bool = True, progress: Progress = lambda _
                 started.append(PREFECT)
             if not processes.alive(run, SERVE):
                 progress("starting Ray Serve")
-                settings = start_serve(settings)
+                settings = start_serve(settings, arguments=serve_arguments)
                 started.append(SERVE)
             if PREFECT in started:
                 wait_prefect(settings)
