@@ -44,6 +44,7 @@ class Batch:
         self.item_id = column("item_id", np.int64)
         self.user_id = column("user_id", np.int64)
         self.session_id = column("session_id", np.int64)
+        self.request_id = column("request_id", np.int64)
         self.position = column("position", np.int16)
         queries = events["query"].combine_chunks().dictionary_encode()
         if isinstance(queries, pa.ChunkedArray):

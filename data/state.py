@@ -25,10 +25,12 @@ from data.state_arrays import (
     EventArrays,
     ItemArrays,
     PairArrays,
+    RequestArrays,
     SessionArrays,
     UserArrays,
     columns,
     empty_pairs,
+    empty_requests,
     empty_sessions,
     grown,
 )
@@ -55,6 +57,7 @@ class State:
         self.users = UserArrays(*columns(USER_COLUMNS, 1024))
         self.sessions: SessionArrays = empty_sessions()
         self.pairs: PairArrays = empty_pairs()
+        self.requests: RequestArrays = empty_requests()
         self.category_price: NDArray[np.float64] = np.zeros((CODES, 2))  # sum of log prices, count
         self.document_frequency: NDArray[np.int32] = np.zeros(DF_BUCKETS, np.int32)
         self.documents = 0
@@ -97,11 +100,6 @@ class State:
         return self.items.price[: self.n_items]
 
     @property
-    def list_price(self) -> NDArray[np.float32]:
-        """float32 [n_items]."""
-        return self.items.list_price[: self.n_items]
-
-    @property
     def stock(self) -> NDArray[np.int32]:
         """int32 [n_items]."""
         return self.items.stock[: self.n_items]
@@ -110,21 +108,6 @@ class State:
     def category(self) -> NDArray[np.int32]:
         """int32 [n_items] categorical codes."""
         return self.items.category[: self.n_items]
-
-    @property
-    def brand(self) -> NDArray[np.int32]:
-        """int32 [n_items] categorical codes."""
-        return self.items.brand[: self.n_items]
-
-    @property
-    def colour(self) -> NDArray[np.int32]:
-        """int32 [n_items] categorical codes."""
-        return self.items.colour[: self.n_items]
-
-    @property
-    def material(self) -> NDArray[np.int32]:
-        """int32 [n_items] categorical codes."""
-        return self.items.material[: self.n_items]
 
     @property
     def created_us(self) -> NDArray[np.int64]:
@@ -240,6 +223,7 @@ class State:
                 rows.item_row,
                 rows.user_row,
                 batch.session_id,
+                batch.request_id,
                 batch.query_key,
                 batch.position,
             )
@@ -259,8 +243,8 @@ class State:
         if start < stop:
             self.meet_users(stop)
             fold_events(
-                self.items, self.users, self.sessions, self.pairs, self.category_price, self.n_items,
-                events, start, stop,
+                self.items, self.users, self.sessions, self.pairs, self.requests, self.category_price,
+                self.n_items, events, start, stop,
             )  # fmt: skip
 
     def _add_user(self, user_id: int) -> int:
@@ -346,6 +330,7 @@ class State:
         found |= {f"users.{k}": v[: self.n_users] for k, v in self.users._asdict().items()}
         found |= {f"sessions.{k}": v for k, v in self.sessions._asdict().items()}
         found |= {f"pairs.{k}": v for k, v in self.pairs._asdict().items()}
+        found |= {f"requests.{k}": v for k, v in self.requests._asdict().items()}
         found["category_price"] = self.category_price
         found["document_frequency"] = self.document_frequency
         return {k: np.ascontiguousarray(v) for k, v in found.items()}
@@ -377,6 +362,7 @@ class State:
         state.items = grown(of(ItemArrays, "items"), ITEM_COLUMNS, room_items)
         state.users = grown(of(UserArrays, "users"), USER_COLUMNS, room_users)
         state.sessions, state.pairs = of(SessionArrays, "sessions"), of(PairArrays, "pairs")
+        state.requests = of(RequestArrays, "requests")
         state.category_price = arrays["category_price"]
         state.document_frequency = arrays["document_frequency"]
         state.documents, state.as_of_us = scalars["documents"], scalars["as_of_us"]

@@ -25,10 +25,12 @@ __all__ = [
     "EventArrays",
     "ItemArrays",
     "PairArrays",
+    "RequestArrays",
     "SessionArrays",
     "UserArrays",
     "columns",
     "empty_pairs",
+    "empty_requests",
     "empty_sessions",
     "grown",
 ]
@@ -44,6 +46,7 @@ BOUGHT = 8  # orders remembered a user
 IN_SESSION = 8  # clicks remembered a session
 SESSION_SLOTS = 1 << 15
 PAIR_SLOTS = 1 << 18
+REQUEST_SLOTS = 1 << 16
 AFFINITY = (32, 32, 16, 16)  # buckets of category, brand, colour, material
 AFFINITY_WIDTH = sum(AFFINITY)
 
@@ -105,6 +108,13 @@ class PairArrays(NamedTuple):
     counted_us: NDArray[np.int64]
 
 
+class RequestArrays(NamedTuple):
+    """A direct-mapped table of requests: what was asked, for reactions that only name the request."""
+
+    request_ids: NDArray[np.int64]
+    query_keys: NDArray[np.int64]
+
+
 class EventArrays(NamedTuple):
     """Interaction events as arrays; rows are -1 where unknown."""
 
@@ -113,6 +123,7 @@ class EventArrays(NamedTuple):
     item_row: NDArray[np.int32]
     user_row: NDArray[np.int32]
     session_id: NDArray[np.int64]
+    request_id: NDArray[np.int64]
     query_key: NDArray[np.int64]  # 0 none
     position: NDArray[np.int16]
 
@@ -181,3 +192,8 @@ def empty_pairs() -> PairArrays:
     return PairArrays(
         np.zeros(PAIR_SLOTS, np.float32), np.zeros(PAIR_SLOTS, np.float32), np.zeros(PAIR_SLOTS, np.int64)
     )
+
+
+def empty_requests() -> RequestArrays:
+    """The request table without a request."""
+    return RequestArrays(np.full(REQUEST_SLOTS, -1, np.int64), np.zeros(REQUEST_SLOTS, np.int64))

@@ -46,6 +46,12 @@ def pair_slot(query_key: int, item_id: int) -> Any:
 
 
 @njit(cache=True)
+def request_slot(request_id: int) -> Any:
+    """The slot of a request in the table."""
+    return int((np.uint64(request_id) * _MIX) >> np.uint64(48))
+
+
+@njit(cache=True)
 def _count_item(items: Any, row: int, column: int, amount: float, time_us: int) -> None:
     last = items.counted_us[row]
     if time_us > last:
@@ -118,6 +124,7 @@ def fold_events(
     users: Any,
     sessions: Any,
     pairs: Any,
+    requests: Any,
     category_price: Any,
     n_items: int,
     events: Any,
@@ -130,11 +137,19 @@ def fold_events(
     """
     for i in range(start, stop):
         kind = events.kind[i]
+        key = events.query_key[i]
+        request = events.request_id[i]
+        if request != -1:
+            slot = request_slot(request)
+            if key != 0:
+                requests.request_ids[slot] = request
+                requests.query_keys[slot] = key
+            elif requests.request_ids[slot] == request:
+                key = requests.query_keys[slot]
         row = events.item_row[i]
         if row < 0 or row >= n_items:
             continue
         time_us = events.time_us[i]
-        key = events.query_key[i]
         if kind == IMPRESSION:
             position = events.position[i]
             seen = 1.0 / np.log2(max(position, 0) + 2.0)

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from data.text import normalise, tokens
 from infra.errors import DataError
 from infra.files import write_atomic
 
-__all__ = ["Speller"]
+__all__ = ["Rewritten", "Speller", "rewrite"]
 
 _SHORTEST = 4  # shorter words have too many neighbours
 _LONGEST = 32
 _FIRST_LETTER = 4.0  # typing errors seldom hit the first letter: such a candidate counts fourfold
 _CACHED = 16_384
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A query put right: `text` and its stemmed `words`; `corrected` if spelling changed a word."""
+
+    text: str
+    words: list[str]
+    corrected: bool
 
 
 class Speller:
@@ -82,6 +93,21 @@ class Speller:
         if not isinstance(counts, dict) or not all(isinstance(n, int) for n in counts.values()):
             raise DataError(f"{path} does not map words to counts; fit it again")
         return cls(counts)
+
+
+def rewrite(query: str, speller: Speller | None) -> Rewritten:
+    """The query normalised (256 characters count), stemmed and spelled right.
+
+    The trainer rewrites a logged query in the same way where it computes its scores again.
+    """
+    text = normalise(query)
+    words = tokens(text)
+    if speller is None or not words:
+        return Rewritten(text, words, False)
+    right = speller.correct(words)
+    if right == words:
+        return Rewritten(text, words, False)
+    return Rewritten(" ".join(right), right, True)
 
 
 def _rests(word: str) -> list[str]:

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from data.codes import CODES, code_of
 from data.event_batch import Batch
-from data.schema import CART, CLICK, IMPRESSION, ORDER
+from data.schema import CART, CLICK, IMPRESSION, ORDER, SURFACES
 from data.state import State
 from data.state_kernel import fold_events
 from data.text import token_hashes
 from models.candidate_features import FEATURES
 from models.candidate_kernel import features_into, user_scores_into
+from models.speller import Speller, rewrite
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LABELS", "Requests", "TrainingRows", "requests_between", "training_rows"]
 
+_IMAGE, _SIMILAR = SURFACES.index("image"), SURFACES.index("similar")
 LABELS = {CLICK: 1, CART: 2, ORDER: 3}  # the grade of an impression is its strongest reaction
 
 
@@ -109,11 +111,14 @@ def training_rows(
     *,
     encoder: Encoder | None,
     classifier: TextClassifier | None,
+    speller: Speller | None,
     vectors: tuple[NDArray[np.int64], NDArray[np.float32]] | None,
 ) -> TrainingRows:
     """Replay `events` (canonical, from the first) and take the features of `requests`.
 
-    `encoder`, `classifier`: of the release being built, their scores are recomputed; None gives zeros.
+    `encoder`, `classifier`, `speller`: of the release being built; their scores are recomputed, None
+    gives zeros. What they cannot recompute (the photo's category, the vector of a similar item) is
+    taken as it was served.
     `vectors`: (item ids int64 [m], item vectors float32 [m, dim]) of that encoder.
     """
     batch = Batch(events)
@@ -132,6 +137,7 @@ def training_rows(
 
     heads = requests.rows[requests.starts[:-1]]
     queries, which = _unique_queries(events, heads)
+    queries = [rewrite(q, speller).text for q in queries]
     query_vectors = np.zeros((len(queries), dim), np.float32)
     if encoder is not None and vectors is not None:
         query_vectors[:] = encoder.encode_queries(queries)
@@ -139,7 +145,9 @@ def training_rows(
     tokens = [token_hashes(q) for q in queries]
     token_starts = np.concatenate([[0], np.cumsum([len(t) for t in tokens])]).astype(np.int64)
     flat_tokens = np.concatenate([*tokens, np.empty(0, np.uint32)]).astype(np.uint32)
-    logged = events["category_prob"].to_numpy()[requests.rows].astype(np.float32)
+    served = np.stack(
+        [events[name].to_numpy()[requests.rows] for name in ("category_prob", "vector_score")], axis=1
+    ).astype(np.float32)
     surface = events["surface"].to_numpy()[heads].astype(np.int64)
 
     out = np.empty((len(requests.rows), len(FEATURES)), np.float32)
@@ -156,10 +164,10 @@ def training_rows(
         if change > at or stop_group > group:
             state.meet_users(change)
             _replay(
-                state.items, state.users, state.sessions, state.pairs, state.category_price, state.n_items,
-                state.document_frequency, state.documents, by_row, at, change,
+                state.items, state.users, state.sessions, state.pairs, state.requests, state.category_price,
+                state.n_items, state.document_frequency, state.documents, by_row, at, change,
                 until, group, stop_group, requests.starts, item_rows, user_rows, sessions, times, surface,
-                keys, which, token_starts, flat_tokens, aligned, query_vectors, probs, class_of, logged, out,
+                keys, which, token_starts, flat_tokens, aligned, query_vectors, probs, class_of, served, out,
             )  # fmt: skip
             group = stop_group
         if change < len(batch.kind):
@@ -202,7 +210,7 @@ def _category_probs(
     class_of = np.full(CODES, found.shape[1], np.int64)
     for k, name in enumerate(classifier.classes):
         class_of[code_of(name)] = k
-    worded = np.array([bool(q.strip()) for q in queries])
+    worded = np.array([bool(q) for q in queries])
     return np.hstack([found * worded[:, None], np.zeros((len(queries), 1))]).astype(np.float32), class_of
 
 
@@ -225,16 +233,17 @@ def _labels(events: pa.Table, requests: Requests) -> NDArray[np.int8]:
 
 @njit(cache=True)
 def _replay(
-    items: Any, users: Any, sessions: Any, pairs: Any, category_price: Any, n_items: int, frequency: Any,
-    documents: int, events: Any, start: int, stop: int, until: Any, group: int, stop_group: int,
-    starts: Any, item_rows: Any, user_rows: Any, session_ids: Any, time_us: Any, surface: Any, query_keys: Any, which: Any,
-    token_starts: Any, tokens: Any, vectors: Any, query_vectors: Any, probs: Any, class_of: Any,
-    logged: Any, out: Any,
+    items: Any, users: Any, sessions: Any, pairs: Any, requests: Any, category_price: Any, n_items: int,
+    frequency: Any, documents: int, events: Any, start: int, stop: int, until: Any, group: int,
+    stop_group: int, starts: Any, item_rows: Any, user_rows: Any, session_ids: Any, time_us: Any,
+    surface: Any, query_keys: Any, which: Any, token_starts: Any, tokens: Any, vectors: Any,
+    query_vectors: Any, probs: Any, class_of: Any,
+    served: Any, out: Any,
 ) -> None:  # fmt: skip
     at = start
     for g in range(group, stop_group):
         upto = max(until[g], start)
-        fold_events(items, users, sessions, pairs, category_price, n_items, events, at, upto)
+        fold_events(items, users, sessions, pairs, requests, category_price, n_items, events, at, upto)
         at = max(at, upto)
         a, b = starts[g], starts[g + 1]
         rows = item_rows[a:b]
@@ -244,8 +253,10 @@ def _replay(
         user_scores_into(users, sessions, vectors, user, session_ids[g], rows, query_vectors[q], scores)
         category = np.zeros(b - a, np.float32)
         for i in range(b - a):
-            if surface[g] == 2:  # image: the classifier's probability as served
-                category[i] = logged[a + i]
+            if surface[g] == _SIMILAR and not np.isnan(served[a + i, 1]):
+                scores[0, i] = served[a + i, 1]
+            if surface[g] == _IMAGE:
+                category[i] = served[a + i, 0]
             elif rows[i] >= 0:
                 category[i] = probs[q, class_of[items.category[rows[i]]]]
         features_into(
@@ -253,4 +264,4 @@ def _replay(
             session_ids[g], surface[g], tokens[token_starts[q] : token_starts[q + 1]], query_keys[g], rows,
             scores[0], scores[1], category, np.empty(b - a, np.float32), out[a:b],
         )  # fmt: skip
-    fold_events(items, users, sessions, pairs, category_price, n_items, events, at, stop)
+    fold_events(items, users, sessions, pairs, requests, category_price, n_items, events, at, stop)

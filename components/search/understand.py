@@ -18,21 +18,12 @@ from data.codes import CODES, code_of, query_key
 from data.schema import SURFACES
 from data.shop import Request
 from data.state import State
-from data.text import normalise, token_hashes, tokens
+from data.text import token_hashes
 from models.candidate_features import Context
 from models.release import Release
-from models.speller import Speller
+from models.speller import Rewritten, rewrite
 
-__all__ = ["Meaning", "Rewritten", "class_codes", "rewrite", "understand"]
-
-
-@dataclass(frozen=True)
-class Rewritten:
-    """A query put right: `text` and its stemmed `words`; `corrected` if spelling changed a word."""
-
-    text: str
-    words: list[str]
-    corrected: bool
+__all__ = ["Meaning", "class_codes", "understand"]
 
 
 @dataclass(frozen=True)
@@ -50,21 +41,6 @@ class Meaning:
     image_probs: NDArray[np.float32]
     query_vector: NDArray[np.float32] | None
     user_vector: NDArray[np.float32] | None
-
-
-def rewrite(query: str, speller: Speller | None) -> Rewritten:
-    """The query normalised (256 characters count), stemmed and spelled right.
-
-    The trainer rewrites a logged query in the same way where it computes its scores again.
-    """
-    text = normalise(query)
-    words = tokens(text)
-    if speller is None or not words:
-        return Rewritten(text, words, False)
-    right = speller.correct(words)
-    if right == words:
-        return Rewritten(text, words, False)
-    return Rewritten(" ".join(right), right, True)
 
 
 def class_codes(classes: tuple[str, ...]) -> NDArray[np.int32]:

@@ -20,12 +20,11 @@ from components.search.rank import ExploreConfig, explore
 from components.search.request import Cursor, decode_cursor, encode_cursor, request_id_of, to_photo
 from components.search.retrieve import Source, fuse
 from components.search.summarise import Summaries
-from components.search.understand import rewrite
 from data.codes import code_of
 from infra.clock import DAY_US, SECOND_US
 from infra.errors import ConfigError, InputError
 from models.encoder import item_text
-from models.speller import Speller
+from models.speller import Speller, rewrite
 from tests.unit.components.search_world import (
     NOW_US,
     Log,

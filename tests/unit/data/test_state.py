@@ -169,7 +169,7 @@ def test_catalogue_follows_upserts_and_deletes() -> None:
     assert state.price[0] == 6
     assert state.stock[0] == 0
     assert '"title":"Red Dress"' in state.payload(0)
-    assert state.brand[0] == code_of("elan")
+    assert state.items.brand[0] == code_of("elan")
     version = state.catalogue_version
     state.apply(_events([{"kind": ITEM_DELETE, "event_time": START + 3, "item_id": 4}]))
     assert not state.alive[0]

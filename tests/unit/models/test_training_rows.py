@@ -89,7 +89,7 @@ def shop_log(seed: int, requests: int = 300) -> pa.Table:
         for position, item in enumerate(shown):
             if rng.random() < 0.15:
                 now += 7
-                add(kind=CLICK, item_id=1000 + int(item), position=position, **who)
+                add(kind=CLICK, item_id=1000 + int(item), position=position, **{**who, "query": ""})
                 if rng.random() < 0.3:
                     now += 7
                     add(kind=ORDER, item_id=1000 + int(item), position=position, **who)
@@ -115,7 +115,7 @@ def vectors_of(log: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 def rows_of(log: pa.Table, **window: int) -> TrainingRows:
     requests = requests_between(log, **({"since_us": 0, "until_us": 1 << 62} | window))
     return training_rows(
-        log, requests, encoder=HashEncoder(), classifier=TwoClasses(), vectors=vectors_of(log)
+        log, requests, encoder=HashEncoder(), classifier=TwoClasses(), speller=None, vectors=vectors_of(log)
     )
 
 

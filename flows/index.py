@@ -1,0 +1,122 @@
+"""Build the indexes of a release from the published state: vectors, three lexical tiers, the speller."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from data.text import tokens
+from flows.inputs import Inputs, all_vectors, clicked_queries
+from flows.train import Parts, measured
+from infra.clock import Clock
+from infra.errors import DataError
+from infra.settings import Settings
+from models.encoder import Encoder, item_text
+from models.lexical_index import LexicalIndex, assign_tiers
+from models.release import put_artifact
+from models.speller import Speller
+from models.vector_index import VectorIndex
+
+__all__ = ["INDEXES", "build_index"]
+
+INDEXES = ("vector_index", "lexical_index", "speller")
+QUERY_WORD_CLICKS = 5  # clicks that make a typed word a known one
+
+
+def build_index(
+    name: str, inputs: Inputs, parts: Parts, *, settings: Settings, clock: Clock, seed: int
+) -> Parts:
+    """Parts with the index built anew. Without an encoder the vectors are an untrained projection.
+
+    Raises DataError for an unknown index, and for a catalogue without items.
+    """
+    if name not in INDEXES:
+        raise DataError(f"unknown index {name!r}; expected one of {', '.join(INDEXES)}")
+    if not inputs.state.alive.any():
+        raise DataError("the catalogue is empty; bring in items and run `shelflife ingest`")
+    layout = settings.layout
+    layout.run.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=layout.run) as beside:
+        folder = Path(beside) / name
+        with measured() as cost:
+            thing, requires = _BUILDERS[name](inputs, parts, folder)
+        artifact = put_artifact(
+            layout,
+            name,
+            folder,
+            version="",
+            requires=requires,
+            metrics={"entries": float(len(thing))},
+            snapshot=inputs.snapshot,
+            created_us=clock.now_us(),
+        )
+    return parts.plus(replace(artifact, version=f"{name}-{artifact.content[:10]}"), thing, cost)
+
+
+def _vector_index(inputs: Inputs, parts: Parts, folder: Path) -> tuple[VectorIndex, dict[str, str]]:
+    encoder: Encoder = parts.objects["encoder"]
+    known = parts.get("vector_index")
+    same = (
+        known is not None
+        and parts.artifacts["vector_index"].requires.get("embedding_space") == encoder.space_id
+    )
+    ids, vectors = all_vectors(encoder, inputs.state, None if not same else known)
+    if same:  # texts may have changed since: encode those anew
+        _renew(
+            inputs,
+            encoder,
+            since_us=parts.artifacts["vector_index"].snapshot["watermark_us"],
+            vectors=vectors,
+        )
+    alive = inputs.state.alive
+    index = VectorIndex.build(ids[alive], vectors[alive])
+    index.save(folder)
+    return index, {"embedding_space": encoder.space_id}
+
+
+def _renew(inputs: Inputs, encoder: Encoder, *, since_us: int, vectors: Any) -> None:
+    from data.schema import ITEM_UPSERT
+
+    kind, known = inputs.events["kind"].to_numpy(), inputs.events["known_time"].to_numpy()
+    changed = np.unique(inputs.events["item_id"].to_numpy()[(kind == ITEM_UPSERT) & (known > since_us)])
+    rows = inputs.state.item_rows(changed)
+    rows = rows[rows >= 0]
+    if len(rows):
+        vectors[rows] = encoder.encode_items(
+            [item_text(orjson.loads(inputs.state.payload(r))) for r in rows.tolist()]
+        )
+
+
+def _lexical_index(inputs: Inputs, parts: Parts, folder: Path) -> tuple[LexicalIndex, dict[str, str]]:
+    state = inputs.state
+    rows = np.flatnonzero(state.alive)
+    texts = [item_text(orjson.loads(state.payload(r))) for r in rows.tolist()]
+    tiers = assign_tiers(state.popularity(inputs.watermark_us)[rows])
+    return LexicalIndex.build(folder, state.item_ids[rows], texts, tiers), {}
+
+
+def _speller(inputs: Inputs, parts: Parts, folder: Path) -> tuple[Speller, dict[str, str]]:
+    state = inputs.state
+    counts: Counter[str] = Counter()
+    for row in np.flatnonzero(state.alive).tolist():
+        counts.update(tokens(item_text(orjson.loads(state.payload(row)))))
+    typed: Counter[str] = Counter()
+    for query in clicked_queries(inputs)[0]:
+        typed.update(tokens(query))
+    counts.update({word: n for word, n in typed.items() if n >= QUERY_WORD_CLICKS})
+    speller = Speller.fit(counts)
+    speller.save(folder)
+    return speller, {}
+
+
+_BUILDERS: dict[str, Any] = {
+    "vector_index": _vector_index,
+    "lexical_index": _lexical_index,
+    "speller": _speller,
+}

@@ -1,0 +1,176 @@
+"""The offline loop as Prefect flows: each task wraps a plain function of this package.
+
+A flow reads as a table of contents. Everything here can be had without Prefect in
+`flows/refresh.py`; here it gains schedules, one run at a time, states, logs and artifacts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows import refresh as plain
+from flows.ingest import ingest
+from flows.inputs import Inputs, load_inputs
+from flows.promote import promote, publish_parts
+from flows.train import Parts, measured, nice_down
+from infra.clock import open_clock
+from infra.errors import EnvironmentError_
+from infra.processes import exclusive
+from infra.settings import Settings, load_settings
+from models.release import Release
+
+__all__ = ["index_flow", "ingest_flow", "promote_flow", "refresh_flow", "train_flow"]
+
+# Trying again helps where a file or the registry was busy for a moment, not where data is wrong.
+BUSY: dict[str, Any] = {"retries": 2, "retry_delay_seconds": 2, "retry_condition_fn": lambda _t, _r, state: _is_busy(state)}
+
+
+def _is_busy(state: Any) -> bool:
+    try:
+        state.result()
+    except EnvironmentError_:
+        return True
+    except BaseException:
+        return False
+    return False
+
+
+@task(name="ingest", cache_policy=NO_CACHE, **BUSY)
+def ingest_task(settings: Settings) -> dict[str, Any]:
+    """New events, each once; published with the state that they fold into."""
+    return ingest(settings)
+
+
+@task(name="open-champion", **BUSY, cache_policy=NO_CACHE)
+def champion_task(settings: Settings) -> Release | None:
+    """The live release, whose parts stay where nothing replaces them."""
+    return plain.opened(settings)
+
+
+@task(name="make", task_run_name="make-{name}", cache_policy=NO_CACHE)
+def make_task(name: str, settings: Settings, inputs: Inputs, parts: Parts, *, warm: bool) -> Parts:
+    """One artifact trained or built anew."""
+    return plain.make(name, settings, inputs, parts, warm=warm)
+
+
+@task(name="publish", cache_policy=NO_CACHE)
+def publish_task(settings: Settings, parts: Parts, inputs: Inputs) -> str:
+    """The release among the blobs and in the registry, its ranker compiled; not live yet."""
+    return publish_parts(settings, parts, inputs, clock=open_clock(settings.layout.clock)).release_id
+
+
+@task(name="promote", **BUSY, cache_policy=NO_CACHE)
+def promote_task(
+    settings: Settings, release_id: str | None, margin: float, inputs: Inputs | None = None
+) -> dict[str, Any]:
+    """The gate, and the champion's alias and pointer."""
+    return promote(settings, release_id=release_id, margin=margin, inputs=inputs)
+
+
+@flow(name="ingest")
+def ingest_flow(home: str, seed: int = 7) -> dict[str, Any]:
+    """Take new events in."""
+    return ingest_task(_settings(home, seed))
+
+
+@flow(name="train")
+def train_flow(
+    home: str,
+    component: str = "ranker",
+    fraction: float = 1.0,
+    window_d: float | None = plain.WINDOW_D,
+    start: str = "cold",
+    seed: int = 7,
+) -> str:
+    """Train components on what is ingested, and publish the release without promoting it."""
+    settings = _settings(home, seed)
+    names = plain.components_of(component)
+    with exclusive(settings.layout.run / "refresh", "train"):
+        nice_down()
+        inputs, parts = _opened(settings, window_d, fraction)
+        for name in names:
+            parts = make_task(name, settings, inputs, parts, warm=start == "warm")
+        return publish_task(settings, parts, inputs)
+
+
+@flow(name="index")
+def index_flow(home: str, seed: int = 7) -> str:
+    """Build the indexes anew around the champion's models, and publish the release."""
+    release_id: str = train_flow.fn(home, component="index", seed=seed)
+    return release_id
+
+
+@flow(name="promote")
+def promote_flow(
+    home: str, release_id: str | None = None, margin: float = 0.01, seed: int = 7
+) -> dict[str, Any]:
+    """Judge a release (default: the newest) and make it champion if it passes."""
+    return promote_task(_settings(home, seed), release_id, margin)
+
+
+@flow(name="refresh")
+def refresh_flow(
+    home: str,
+    component: str = "all",
+    fraction: float = 1.0,
+    window_d: float | None = plain.WINDOW_D,
+    start: str = "cold",
+    margin: float = 0.01,
+    seed: int = 7,
+) -> dict[str, Any]:
+    """Ingest, retrain, rebuild, judge, promote."""
+    settings = _settings(home, seed)
+    plan = plain.components_of(component)
+    with exclusive(settings.layout.run / "refresh", "refresh"):
+        nice_down()
+        with measured() as cost:
+            ingested = ingest_task(settings)
+            inputs, parts = _opened(settings, window_d, fraction)
+            for name in plan if parts.artifacts else plain.PLAN["all"]:
+                parts = make_task(name, settings, inputs, parts, warm=start == "warm")
+            release_id = publish_task(settings, parts, inputs)
+            outcome = promote_task(settings, release_id, margin, inputs)
+        report = plain.report(ingested, parts, inputs, outcome, cost)
+    _show(report)
+    return report
+
+
+def _opened(settings: Settings, window_d: float | None, fraction: float) -> tuple[Inputs, Parts]:
+    release = champion_task(settings)
+    return load_inputs(settings.layout, window_d=window_d, fraction=fraction), Parts.of(release)
+
+
+def _settings(home: str, seed: int) -> Settings:
+    return load_settings(home=Path(home), seed=seed)
+
+
+def _show(report: dict[str, Any]) -> None:
+    verdict = report["verdict"] or {}
+    get_run_logger().info("%s: %s", report["release_id"], "; ".join(verdict.get("reasons", ())))
+    rows = [
+        f"| {name} | {version} | {report['train_cpu_s'].get(name, 0):.2f} |"
+        for name, version in report["made"].items()
+    ]
+    text = "\n".join(
+        [
+            f"**{report['release_id']}** {'was promoted' if report['promoted'] else 'was refused'}: "
+            + "; ".join(verdict.get("reasons", ())),
+            "",
+            "| artifact | version | CPU-s |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "```json",
+            json.dumps(report["snapshot"], indent=1),
+            "```",
+        ]
+    )
+    create_markdown_artifact(
+        key="refresh", markdown=text, description="What a refresh made and the gate said"
+    )

@@ -1,0 +1,255 @@
+"""Train one component from inputs, and put it among the blobs. Plain functions; Prefect wraps them.
+
+Each returns the artifact with its metrics and what it cost. It does not publish or promote.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from data.sources import fashion_mnist
+from flows.inputs import Inputs, all_vectors, clicked_queries, ranker_rows
+from infra.clock import Clock
+from infra.errors import DataError
+from infra.settings import Settings
+from models.candidate_features import FEATURE_SCHEMA
+from models.encoder import Encoder, item_text
+from models.image_classifier import ImageClassifier
+from models.ranker import Ranker
+from models.release import Artifact, Release, put_artifact
+from models.text_classifier import TextClassifier
+from models.training_rows import TrainingRows
+
+__all__ = ["TRAINED", "Cost", "Parts", "measured", "nice_down", "train_component"]
+
+TRAINED = ("text_classifier", "image_classifier", "encoder", "ranker")
+MAX_PHOTOS = 10_000
+MAX_PAIRS = 120_000  # newest clicked queries that an encoder learns from
+QUERY_LIMIT = 60_000  # newest clicked queries that a text classifier learns from
+
+
+@dataclass
+class Cost:
+    """CPU-seconds of this process and its children, wall seconds, and peak memory so far (MB)."""
+
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    peak_mb: float = 0.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects of the release being built: the champion's, replaced one by one by new ones.
+
+    `artifacts`: what the manifest will name; `costs`: of what was made now.
+    """
+
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    objects: dict[str, Any] = field(default_factory=dict)
+    costs: dict[str, Cost] = field(default_factory=dict)
+    made: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, release: Release | None) -> Parts:
+        """The parts of a loaded release; none before the first."""
+        if release is None:
+            return cls()
+        names = release.manifest.artifacts
+        return cls(dict(names), {name: getattr(release, name) for name in names})
+
+    def get(self, name: str) -> Any:
+        """The object of that name, None if there is none."""
+        return self.objects.get(name)
+
+    def plus(self, artifact: Artifact, thing: Any, cost: Cost) -> Parts:
+        """These parts with one replaced."""
+        name = artifact.name
+        return replace(
+            self,
+            artifacts=self.artifacts | {name: artifact},
+            objects=self.objects | {name: thing},
+            costs=self.costs | {name: cost},
+            made=(*self.made, name),
+        )
+
+    def without(self, name: str) -> Parts:
+        """These parts less one."""
+        return replace(
+            self,
+            artifacts={k: v for k, v in self.artifacts.items() if k != name},
+            objects={k: v for k, v in self.objects.items() if k != name},
+        )
+
+
+def nice_down() -> None:
+    """Training runs at niceness 19: a trainer as nice as the service raised its median 60 times."""
+    os.nice(max(0, 19 - os.nice(0)))
+
+
+@contextmanager
+def measured() -> Iterator[Cost]:
+    """What the block costs."""
+    cost = Cost()
+    cpu, wall = _cpu_s(), time.monotonic()
+    try:
+        yield cost
+    finally:
+        cost.cpu_s = _cpu_s() - cpu
+        cost.wall_s = time.monotonic() - wall
+        cost.peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _cpu_s() -> float:
+    own, children = (resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def train_component(
+    name: str, inputs: Inputs, parts: Parts, *, settings: Settings, clock: Clock, warm: bool, seed: int
+) -> Parts:
+    """Parts with the component trained anew; unchanged where the shop's data has nothing for it to learn.
+
+    Raises DataError for an unknown component, and for a ranker whose window has no clicks.
+    """
+    trainers: dict[str, Callable[..., Parts]] = {
+        "text_classifier": _text_classifier,
+        "image_classifier": _image_classifier,
+        "encoder": _encoder,
+        "ranker": _ranker,
+    }
+    if name not in trainers:
+        raise DataError(f"unknown component {name!r}; expected one of {', '.join(trainers)}")
+    return trainers[name](inputs, parts, settings=settings, clock=clock, warm=warm, seed=seed)
+
+
+def _text_classifier(
+    inputs: Inputs, parts: Parts, *, settings: Settings, clock: Clock, warm: bool, seed: int
+) -> Parts:
+    """Learns categories from titles, and from what was typed before a click."""
+    with measured() as cost:
+        state = inputs.state
+        payloads = [orjson.loads(p) for p in state.payloads]
+        category = [str(p.get("category") or "") for p in payloads]
+        rows = np.flatnonzero(state.alive & inputs.kept(state.item_ids, salt="item"))
+        rows = np.array([r for r in rows.tolist() if category[r] and payloads[r].get("title")], np.int64)
+        queries, clicked, _ = clicked_queries(inputs)
+        queries, clicked = queries[-QUERY_LIMIT:], clicked[-QUERY_LIMIT:]
+        texts = [str(payloads[r]["title"]) for r in rows] + queries
+        labels = [category[r] for r in rows] + [category[r] for r in clicked.tolist()]
+        pairs = [(t, c) for t, c in zip(texts, labels, strict=True) if c]
+        if len({c for _, c in pairs}) < 2:
+            return parts.without("text_classifier")
+        model = TextClassifier.fit(
+            [t for t, _ in pairs],
+            [c for _, c in pairs],
+            seed=seed,
+            init=parts.get("text_classifier") if warm else None,
+        )
+    return _put(settings, parts, model, "text_classifier", inputs, cost, clock, dict(model.report))
+
+
+def _image_classifier(
+    inputs: Inputs, parts: Parts, *, settings: Settings, clock: Clock, warm: bool, seed: int
+) -> Parts:
+    """Learns departments from the photos of the catalogue's items."""
+    state = inputs.state
+    if not (state.photo >= 0).any() or not fashion_mnist.is_cached(settings.cache):
+        return parts.without("image_classifier")
+    with measured() as cost:
+        images, _ = fashion_mnist.load(settings.cache)
+        department = [str(orjson.loads(p).get("department") or "") for p in state.payloads]
+        rows = np.flatnonzero(state.alive & (state.photo >= 0) & inputs.kept(state.item_ids, salt="item"))
+        rows = np.array([r for r in rows.tolist() if department[r]], np.int64)
+        if len(rows) == 0:
+            return parts.without("image_classifier")
+        photos, first = np.unique(state.photo[rows], return_index=True)
+        rows = rows[first]
+        if len(rows) > MAX_PHOTOS:
+            pick = np.sort(np.random.default_rng(seed).choice(len(rows), MAX_PHOTOS, replace=False))
+            rows, photos = rows[pick], photos[pick]
+        classes = sorted({department[r] for r in rows})
+        labels = np.array([classes.index(department[r]) for r in rows], np.int64)
+        init = parts.get("image_classifier") if warm else None
+        model = ImageClassifier.fit(images[photos], labels, classes=classes, seed=seed, init=init)
+    return _put(settings, parts, model, "image_classifier", inputs, cost, clock, dict(model.report))
+
+
+def _encoder(
+    inputs: Inputs, parts: Parts, *, settings: Settings, clock: Clock, warm: bool, seed: int
+) -> Parts:
+    """Learns which items a query leads to. Its index and ranker have to be made anew after it."""
+    with measured() as cost:
+        queries, rows, weights = clicked_queries(inputs)
+        queries, rows, weights = queries[-MAX_PAIRS:], rows[-MAX_PAIRS:], weights[-MAX_PAIRS:]
+        texts = {r: item_text(orjson.loads(inputs.state.payload(r))) for r in np.unique(rows).tolist()}
+        init = parts.get("encoder") if warm else None
+        model = Encoder.fit(queries, [texts[r] for r in rows.tolist()], weights, seed=seed, init=init)
+    metrics = {"pairs": float(len(queries))}
+    provides = {"embedding_space": model.space_id}
+    return _put(settings, parts, model, "encoder", inputs, cost, clock, metrics, provides=provides)
+
+
+def _ranker(
+    inputs: Inputs, parts: Parts, *, settings: Settings, clock: Clock, warm: bool, seed: int
+) -> Parts:
+    """Learns the order from what shoppers did with what they were shown."""
+    with measured() as cost:
+        encoder, index = parts.get("encoder"), parts.get("vector_index")
+        vectors = all_vectors(encoder, inputs.state, index) if encoder is not None else None
+        rows: TrainingRows = ranker_rows(
+            inputs,
+            encoder=encoder,
+            classifier=parts.get("text_classifier"),
+            speller=parts.get("speller"),
+            vectors=vectors,
+        )
+        if not (rows.labels > 0).any() and parts.get("ranker") is None:
+            return parts  # a shop without clicks is served in order of retrieval
+        model, metrics = Ranker.fit(rows, seed=seed, init=parts.get("ranker") if warm else None)
+    requires = {"feature_schema": FEATURE_SCHEMA}
+    if encoder is not None:
+        requires["embedding_space"] = encoder.space_id
+    return _put(settings, parts, model, "ranker", inputs, cost, clock, metrics, requires=requires)
+
+
+def _put(
+    settings: Settings,
+    parts: Parts,
+    model: Any,
+    name: str,
+    inputs: Inputs,
+    cost: Cost,
+    clock: Clock,
+    metrics: dict[str, float],
+    *,
+    requires: dict[str, str] | None = None,
+    provides: dict[str, str] | None = None,
+) -> Parts:
+    layout = settings.layout
+    layout.run.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=layout.run) as beside:
+        folder = Path(beside) / name
+        model.save(folder)
+        artifact = put_artifact(
+            layout,
+            name,
+            folder,
+            version="",
+            requires=requires,
+            provides=provides,
+            metrics=metrics,
+            snapshot=inputs.snapshot,
+            created_us=clock.now_us(),
+        )
+    return parts.plus(replace(artifact, version=f"{name}-{artifact.content[:10]}"), model, cost)
