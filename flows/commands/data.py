@@ -31,8 +31,8 @@ def fetch(
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress(f"fetch {name}") as say:
-        report = fetch_photos(session.settings.cache, progress=say)
-    session.emit(report)
+        folder = fetch_photos(session.settings.cache, progress=say)
+    session.emit({"name": name, "folder": folder}, f"{name} is in {folder}")
 
 
 @app.command("import")
@@ -55,4 +55,4 @@ def import_log(
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress(f"import {path}") as say:
         report = import_csv(path, session.settings.layout, dry_run=dry_run, progress=say)
-    session.emit(report)
+    session.emit(report, report.text)

@@ -17,6 +17,6 @@ def run(
     from flows.ingest import ingest
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
-    with session.progress("ingest"):
-        report = ingest(session.settings)
+    with session.progress("ingest") as say:
+        report = ingest(session.settings, progress=say)
     session.emit(report)

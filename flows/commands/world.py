@@ -50,17 +50,31 @@ def generate(
     season_period_d: Annotated[float | None, _knob("Days of a season's round.")] = None,
     flash_sales: Annotated[float | None, _knob("Share of the items in a sale of hours, a day.")] = None,
     abrupt_shift_day: Annotated[int | None, _knob("Day on which values jump; -1 is never.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace another world of this home.")] = False,
     home: HomeOption = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Generate a catalogue, shoppers and segments of history; deterministic per seed. Does not ingest."""
-    knobs = {k: v for k, v in locals().items() if k not in ("ctx", "drift", "home", "seed", "as_json")}
-    from data.world import generate as generate_world
+    knobs = {
+        k: v for k, v in locals().items() if k not in ("ctx", "drift", "force", "home", "seed", "as_json")
+    }
+    from data.sources import fashion_mnist
     from data.world.config import world_config
+    from data.world.history import generate as generate_world
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     config = world_config(drift, seed=session.settings.seed, **knobs)
+    cache = session.settings.cache
     with session.progress("world generate") as say:
-        report = generate_world(config, session.settings.layout, progress=say)
+        labels = fashion_mnist.load(cache)[1] if fashion_mnist.is_cached(cache) else None
+        if labels is None:
+            say("photos are not fetched, items refer to synthetic ones; `shelflife data fetch` gets them")
+        report = generate_world(
+            config,
+            session.settings.layout,
+            labels=labels,
+            force=force,
+            progress=lambda day, days: say(f"day {day} of {days}"),
+        )
     session.emit(report)

@@ -42,10 +42,10 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.fixture
-def ingest(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Settings], Any]], None]:
+def ingest(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], None]:
     """Put a function in the place of `flows.ingest.ingest`."""
 
-    def replace(function: Callable[[Settings], Any]) -> None:
+    def replace(function: Callable[..., Any]) -> None:
         module = ModuleType("flows.ingest")
         module.ingest = function  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "flows.ingest", module)
@@ -170,7 +170,7 @@ def test_an_unknown_setting_is_one_line_and_exit_2(run: Run, monkeypatch: pytest
 def test_errors_become_a_line_and_a_code(
     run: Run, ingest: Callable[..., None], error: BaseException, code: int, message: str
 ) -> None:
-    def fail(settings: Settings) -> None:
+    def fail(settings: Settings, progress: Any) -> None:
         raise error
 
     ingest(fail)
@@ -180,7 +180,7 @@ def test_errors_become_a_line_and_a_code(
 
 
 def test_a_defect_shows_its_trace_and_exits_1(run: Run, ingest: Callable[..., None]) -> None:
-    ingest(lambda settings: {}["missing"])
+    ingest(lambda settings, progress: {}["missing"])
     code, _, err = run("ingest")
     assert code == 1
     assert "Traceback" in err
@@ -194,7 +194,7 @@ class Report:
 
 
 def test_json_is_the_last_line_of_standard_output(run: Run, ingest: Callable[..., None]) -> None:
-    ingest(lambda settings: Report(3, settings.home))
+    ingest(lambda settings, progress: Report(3, settings.home))
     for arguments in (["ingest", "--json"], ["--json", "ingest"]):
         code, out, _ = run(*arguments)
         assert code == 0
@@ -208,7 +208,7 @@ def test_home_and_seed_may_stand_before_or_after_the_verb(
     run: Run, ingest: Callable[..., None], tmp_path: Path, before: bool
 ) -> None:
     seen: list[Settings] = []
-    ingest(seen.append)
+    ingest(lambda settings, progress: seen.append(settings))
     options = ["--home", str(tmp_path / "other"), "--seed", "11"]
     code, _, err = run(*options, "ingest") if before else run("ingest", *options)
     assert code == 0, err
@@ -249,8 +249,15 @@ def test_world_generate_has_every_knob_of_the_world(monkeypatch: pytest.MonkeyPa
     from data.world.config import WorldConfig
     from flows.commands.world import generate
 
-    options = set(inspect.signature(generate).parameters) - {"ctx", "drift", "home", "as_json"}
+    options = set(inspect.signature(generate).parameters) - {"ctx", "drift", "force", "home", "as_json"}
     assert options == {f.name for f in fields(WorldConfig)}
+
+
+def test_refresh_offers_what_can_be_refreshed() -> None:
+    from flows.commands import refresh as verb
+    from flows.refresh import COMPONENTS
+
+    assert verb.COMPONENTS == COMPONENTS
 
 
 def test_progress_goes_to_standard_error(run: Run, ingest: Callable[..., None], monkeypatch: Any) -> None:
@@ -260,7 +267,7 @@ def test_progress_goes_to_standard_error(run: Run, ingest: Callable[..., None], 
         yield print
 
     monkeypatch.setattr(sessions.Session, "progress", loud)
-    ingest(lambda settings: {"rows": 1})
+    ingest(lambda settings, progress: {"rows": 1})
     assert run("ingest") == (0, "rows: 1\n", "ingest begins\n")
 
 
@@ -278,7 +285,7 @@ def test_sigterm_runs_what_stands_in_finally(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys, types\n"
         "from flows.cli import main\n"
-        "def ingest(settings):\n"
+        "def ingest(settings, progress):\n"
         "    try: os.kill(os.getpid(), signal.SIGTERM)\n"
         "    finally: print('cleaned up')\n"
         "sys.modules['flows.ingest'] = types.SimpleNamespace(ingest=ingest)\n"
