@@ -10,11 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from ray import serve
 from ray.serve.config import BackpressureConfig
+from ray.serve.schema import LoggingConfig
 
 from components.serving.api import make_api
 from components.serving.engine import Engine, EngineConfig
+from data.sources.fashion_mnist import is_cached, load
 from infra.clock import open_clock
 from infra.log import setup_logging
 from infra.settings import Home
@@ -36,17 +40,18 @@ _SWITCH_S = 0.0005  # how long a background thread may keep a request waiting fo
     health_check_period_s=5.0,
     health_check_timeout_s=30.0,
     ray_actor_options={"num_cpus": 0.1},
+    logging_config=LoggingConfig(enable_access_log=False),
 )
 @serve.ingress()
 class Replica:
     """Owns the engine for as long as the replica lives."""
 
-    def __init__(self, home: str, writer: str, photos: str | None) -> None:
+    def __init__(self, home: str, writer: str, cache: str | None) -> None:
         sys.setswitchinterval(_SWITCH_S)
         layout = Home(Path(home))
         setup_logging(file=layout.run / "serving.log")
         self.engine = Engine(
-            layout, open_clock(layout.clock), config=EngineConfig(writer=writer), photos=_photos(photos)
+            layout, open_clock(layout.clock), config=EngineConfig(writer=writer), photos=_photos(cache)
         )
         self.engine.start()
         # What is loaded now stays: collections need not walk it, nor come often.
@@ -64,14 +69,13 @@ class Replica:
         self.engine.close()
 
 
-def build_application(home: Path, *, writer: str = "serve-0", photos: Path | None = None) -> Any:
-    """The Serve application of a home."""
-    return Replica.bind(str(home), writer, None if photos is None else str(photos))  # type: ignore[attr-defined]
+def build_application(home: Path, *, writer: str = "serve-0", cache: Path | None = None) -> Any:
+    """The Serve application of a home; `cache`: where fetched data sets lie, for photo queries."""
+    return Replica.bind(str(home), writer, None if cache is None else str(cache))  # type: ignore[attr-defined]
 
 
-def _photos(path: str | None) -> Any:
-    if path is None:
+def _photos(cache: str | None) -> NDArray[np.uint8] | None:
+    """The photos, if they were fetched: without them photo queries are answered as `degraded`."""
+    if cache is None or not is_cached(Path(cache)):
         return None
-    import numpy as np
-
-    return np.load(path, mmap_mode="r")
+    return load(Path(cache))[0]

@@ -306,11 +306,19 @@ class Engine:
             return shadow_answer(served, request)
 
     def _queries(self) -> Sequence[Request]:
+        """Recent real queries; before there are any, titles of the catalogue and the other surfaces."""
         recent = list(self._recent)
-        if recent:
+        if len(recent) >= 8 or self._shared is None:
             return recent
-        now_us = self.clock.now_us()
-        return [Request(surface, now_us, request_id=i) for i, surface in enumerate(("search", "recommend"))]
+        state, now_us = self._shared.state, self.clock.now_us()
+        requests = [Request("search", now_us), Request("recommend", now_us)]
+        alive = np.flatnonzero(state.alive)
+        for row in alive[:: max(1, len(alive) // 24)].tolist():
+            words = str(orjson.loads(state.payload(row)).get("title", "")).split()
+            item_id = int(state.item_ids[row])
+            requests.append(Request("search", now_us, query=" ".join(words[:3]), user_id=item_id))
+            requests.append(Request("similar", now_us, item_id=item_id))
+        return [replace(request, request_id=i) for i, request in enumerate(requests + recent)]
 
     # ---- telling about itself ----
 
@@ -375,9 +383,7 @@ class Engine:
         if follower is not None:
             gauges["shelflife_state_items"] = float(follower.state.n_items)
             gauges["shelflife_state_users"] = float(follower.state.n_users)
-            gauges["shelflife_state_lag_p99_seconds"] = (
-                follower.lag.ms(99) / 1e3 if follower.lag.count else 0.0
-            )
+            gauges["shelflife_state_lag_p99_seconds"] = follower.lag_ms().get("p99", 0.0) / 1e3
         if feedback is not None:
             gauges["shelflife_replies_not_journalled"] = float(feedback.lost)
             gauges["shelflife_replies_queued"] = float(feedback.queued)

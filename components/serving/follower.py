@@ -16,9 +16,9 @@ from heapq import heappop, heappush
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from components.measure.latency import Latency
 from components.serving.gate import Gate
 from data.replica import StateReplica
 from data.state import State
@@ -28,12 +28,13 @@ __all__ = ["Follower"]
 
 _LOG = logging.getLogger(__name__)
 _PIECE_S = 0.002
+_LAGS = 8_192
 
 
 class Follower:
     """Applies events to the replica's state. `after`: called after each piece, to let others follow.
 
-    `lag` is the wall time from journalling to applied; `applied` the last sequence number by writer.
+    `applied` is the last sequence number by writer.
     """
 
     def __init__(self, replica: StateReplica, gate: Gate, *, own_writer: str, poll_s: float = 0.01) -> None:
@@ -41,7 +42,8 @@ class Follower:
         self._own_writer, self._poll_s = own_writer, poll_s
         self.state: State = replica.state
         self.after: list[Callable[[], Any]] = []
-        self.lag = Latency()
+        self._lags_us: deque[int] = deque(maxlen=_LAGS)
+        self._lags_lock = threading.Lock()
         self.rows = 0
         self.last_error = ""
         self._own: deque[tuple[pa.Table, int]] = deque()
@@ -102,6 +104,20 @@ class Follower:
         with self._upkeep, self._gate.read():
             yield
 
+    def lag_ms(self) -> dict[str, float]:
+        """From journalled to applied, of the last batches: p50, p99 and maximum in wall ms."""
+        with self._lags_lock:
+            lags = np.array(self._lags_us, np.int64)
+        if not len(lags):
+            return {}
+        p50, p99 = np.percentile(lags, [50, 99]) / 1e3
+        return {
+            "count": len(lags),
+            "p50": round(p50, 3),
+            "p99": round(p99, 3),
+            "max": round(lags.max() / 1e3, 3),
+        }
+
     def status(self) -> dict[str, Any]:
         """How far the state is."""
         return {
@@ -111,7 +127,7 @@ class Follower:
             "users": self.state.n_users,
             "applied": dict(self.applied),
             "rows": self.rows,
-            "lag_ms": self.lag.summary(),
+            "lag_ms": self.lag_ms(),
             "problem": self.last_error or None,
         }
 
@@ -168,7 +184,8 @@ class Follower:
         self.rows += events.num_rows
         journalled_us = int(events["wall_time"][0].as_py() or 0)
         if journalled_us > 0:
-            self.lag.record(wall_us() - journalled_us)
+            with self._lags_lock:
+                self._lags_us.append(wall_us() - journalled_us)
 
     def _release(self) -> None:
         done: list[tuple[Future[int], int]] = []

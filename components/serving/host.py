@@ -38,22 +38,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="components.serving.host", description=__doc__.splitlines()[0])
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--http-port", type=int, required=True)
-    parser.add_argument("--photos", type=Path, default=None, help="uint8 [n, 28, 28] .npy for photo queries")
     given = parser.parse_args(arguments)
     setup_logging()
     try:
-        serve_until_signalled(given.home.resolve(), given.http_port, photos=given.photos)
+        serve_until_signalled(given.home.resolve(), given.http_port)
     except ShelflifeError as error:
         _LOG.error("%s", error)
         return error.exit_code
     return 0
 
 
-def serve_until_signalled(home: Path, http_port: int, *, photos: Path | None = None) -> None:
+def serve_until_signalled(home: Path, http_port: int) -> None:
     """Serve until SIGTERM or SIGINT."""
     stopped = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stopped.set())
+    _catch_signals(stopped)
     settings = replace(load_settings(), home=home, http_port=http_port)
     # Ray and Serve read these when they are imported; what `up` set already stays.
     for key, value in serve_environment(settings).items():
@@ -78,6 +76,7 @@ def serve_until_signalled(home: Path, http_port: int, *, photos: Path | None = N
             configure_logging=False,
             namespace="shelflife",
         )
+        _catch_signals(stopped)  # Ray put its own in place
         serve.start(
             proxy_location="HeadOnly",
             http_options=HTTPOptions(
@@ -87,7 +86,8 @@ def serve_until_signalled(home: Path, http_port: int, *, photos: Path | None = N
                 keep_alive_timeout_s=120,
             ),
         )
-        serve.run(build_application(home, photos=photos), name="shelflife", route_prefix="/")
+        serve.run(build_application(home, cache=settings.cache), name="shelflife", route_prefix="/")
+        _catch_signals(stopped)
         about = {"pid": os.getpid(), "http_port": http_port, "seconds": round(time.monotonic() - began, 2)}
         write_atomic(ready, json.dumps(about).encode())
         _LOG.info("serving on http://%s:%d after %.1f s", settings.host, http_port, about["seconds"])
@@ -98,6 +98,11 @@ def serve_until_signalled(home: Path, http_port: int, *, photos: Path | None = N
         if ray.is_initialized():
             serve.shutdown()  # type: ignore[no-untyped-call]
             ray.shutdown()
+
+
+def _catch_signals(stopped: threading.Event) -> None:
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stopped.set())
 
 
 if __name__ == "__main__":
