@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,11 +188,13 @@ def roll_journals(journal_root: Path, segments_root: Path) -> Rolled:
     return done
 
 
-def prune_journals(journal_root: Path, through: Mapping[str, int]) -> int:
+def prune_journals(journal_root: Path, through: Mapping[str, int], *, keep_s: float = 60.0) -> int:
     """Delete rolled files all of whose events are at most `through[writer]`; how many went.
 
-    The newest closed file of a writer stays: the writer's position is in it.
+    The newest closed file of a writer stays: the writer's position is in it. So do files of the
+    last `keep_s` seconds of wall time: replicas may still be reading them.
     """
+    before_s = time.time() - keep_s
     gone = 0
     for folder in _writers(journal_root):
         limit = min(through.get(folder.name, 0), _progress(folder)["through"])
@@ -199,7 +202,7 @@ def prune_journals(journal_root: Path, through: Mapping[str, int]) -> int:
         closed = [p for p in files if p.suffix == ".log"]
         for path in closed[:-1]:
             later = frames.first_seq_of(files[files.index(path) + 1])
-            if later - 1 > limit:
+            if later - 1 > limit or path.stat().st_mtime > before_s:
                 break
             path.unlink()
             gone += 1

@@ -7,7 +7,7 @@ ids made from the rows' content, so that importing twice is once. It knows no pa
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -274,16 +274,27 @@ def _date(us: int) -> str:
 
 def _write(db: Any, report: ImportReport, layout: Home, say: Callable[..., None]) -> ImportReport:
     columns = ", ".join(n for n in EVENT_SCHEMA.names if n not in _ABSENT)
-    reader = db.sql(f"SELECT {columns} FROM events ORDER BY known_time, event_id").to_arrow_reader(CHUNK_ROWS)
-    total, done, segments, hashes = sum(report.events.values()), 0, 0, []
-    for batch in reader:
-        table = _whole(pa.Table.from_batches([batch]))
-        name = content_hash(table)
-        hashes.append(name)
-        segments += len(write_segments(table, layout.segments, name=f"import-{name}"))
+    reader = db.sql(f"SELECT {columns} FROM events ORDER BY known_time, event_id").to_arrow_reader()
+    total, done, segments = sum(report.events.values()), 0, 0
+    names: list[str] = []
+    for table in _chunks(reader):
+        names.append(content_hash(table))
+        segments += len(write_segments(table, layout.segments, name=f"import-{names[-1]}"))
         done += table.num_rows
         say(f"wrote {done:,} of {total:,} events")
-    return replace(report, segments=segments, content_hash="+".join(hashes))
+    return replace(report, segments=segments, content_hash="+".join(names))
+
+
+def _chunks(reader: Any) -> Iterator[pa.Table]:
+    """Event tables of about a million rows, in the reader's order."""
+    batches: list[Any] = []
+    for batch in reader:
+        batches.append(batch)
+        if sum(b.num_rows for b in batches) >= CHUNK_ROWS:
+            yield _whole(pa.Table.from_batches(batches))
+            batches = []
+    if batches:
+        yield _whole(pa.Table.from_batches(batches))
 
 
 _ABSENT = ("wall_time", "release_id", "photo", "propensity", "state_time", "vector_score", "category_prob")

@@ -49,7 +49,7 @@ def held(pieces: list[list[pa.Table]]) -> tuple[str, int]:
         return report.content_hash, sum(published(layout).quarantine.values())
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_any_split_order_and_repetition_gives_the_same_content(data: st.DataObject) -> None:
     seed = data.draw(st.integers(0, 3))

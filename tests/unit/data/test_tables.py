@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.schema import CART, CLICK, IMPRESSION, ITEM_UPSERT, ORDER, SEARCH, USER_UPSERT, key_to_id
-from data.segments import list_segments, read_segment
+from data.segments import list_segments
 from data.snapshots import published, read_events
 from data.sources.table_sql import id_sql, key_sql, kind_sql, time_sql
 from data.sources.tables import import_csv
