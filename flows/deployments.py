@@ -27,8 +27,8 @@ log = logging.getLogger("shelflife.runner")
 def deployments(home: Path, schedules: tuple[Schedule, ...], *, seed: int) -> list[Any]:
     """`refresh` once a schedule, and `ingest`, `train`, `index`, `promote` to be run by hand."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-    from prefect.types.entrypoint import EntrypointType
     from prefect.schedules import Interval
+    from prefect.types.entrypoint import EntrypointType
 
     from flows import loop
 

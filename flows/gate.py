@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.inputs import Inputs, all_vectors, gate_rows
+from flows.inputs import Inputs, Scorers, gate_rows
+from flows.train import scorers_key
 from models.metrics import bootstrap_mean
 from models.release import Release
 
@@ -81,14 +82,14 @@ def judge(
 
 
 def _scores(inputs: Inputs, release: Release) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    vectors = all_vectors(release.encoder, inputs.state, release.vector_index)
-    rows = gate_rows(
-        inputs,
-        encoder=release.encoder,
-        classifier=release.text_classifier,
-        speller=release.speller,
-        vectors=vectors,
+    scorers = Scorers(
+        release.encoder,
+        release.text_classifier,
+        release.speller,
+        release.vector_index,
+        scorers_key(release.manifest.artifacts),
     )
+    rows = gate_rows(inputs, scorers)
     if not len(rows.groups) or release.ranker is None:
         return np.empty(0), np.empty(0, np.int64)
     return release.ranker.logged_ndcg10(rows)[1], rows.session_ids

@@ -6,7 +6,7 @@ reads no truth, and holds back the newest held-out sessions for the gate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from infra.settings import Home
 from models.encoder import Encoder, item_text
 from models.speller import Speller
 from models.text_classifier import TextClassifier
-from models.training_rows import Requests, TrainingRows, requests_between, training_rows
+from models.training_rows import TrainingRows, requests_between, training_rows
 from models.vector_index import VectorIndex
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "GATE_SLICE_US",
     "LABEL_DELAY_US",
     "Inputs",
+    "Scorers",
     "all_vectors",
     "clicked_queries",
     "gate_rows",
@@ -65,6 +66,7 @@ class Inputs:
     since_us: int
     fraction: float
     snapshot: dict[str, Any]
+    cache: dict[tuple[str, ...], tuple[TrainingRows, NDArray[np.bool_]]] = field(default_factory=dict)
 
     def kept(self, keys: NDArray[np.int64], *, salt: str) -> NDArray[np.bool_]:
         """Whether each key belongs to the fraction."""
@@ -127,59 +129,56 @@ def _held_out(sessions: NDArray[np.int64]) -> NDArray[np.bool_]:
     return in_fraction(sessions, GATE_SHARE, salt="gate")
 
 
-def _heads(inputs: Inputs, requests: Requests) -> NDArray[np.int64]:
-    return requests.rows[requests.starts[:-1]]
+@dataclass(frozen=True)
+class Scorers:
+    """What turns queries and items into scores; rows depend on it. `key` names its content."""
+
+    encoder: Encoder | None
+    classifier: TextClassifier | None
+    speller: Speller | None
+    index: VectorIndex | None
+    key: tuple[str, ...]
 
 
-def ranker_rows(
-    inputs: Inputs,
-    *,
-    encoder: Encoder | None,
-    classifier: TextClassifier | None,
-    speller: Speller | None,
-    vectors: tuple[NDArray[np.int64], NDArray[np.float32]] | None,
-) -> TrainingRows:
+def ranker_rows(inputs: Inputs, scorers: Scorers) -> TrainingRows:
     """Rows for the ranker: clicked requests of the window, less the gate's sessions of the newest slice."""
-    until = inputs.watermark_us - inputs.snapshot["label_delay_us"]
-    requests = requests_between(inputs.events, since_us=inputs.since_us, until_us=until)
-    heads = _heads(inputs, requests)
-    sessions = inputs.events["session_id"].to_numpy()[heads]
-    newest = inputs.events["known_time"].to_numpy()[heads] >= inputs.watermark_us - GATE_SLICE_US
-    keep = inputs.kept(sessions, salt="session") & ~(newest & _held_out(sessions))
-    keep &= _clicked(inputs.events, heads)
-    sizes = np.where(keep, np.diff(requests.starts), 0)
-    keep &= np.cumsum(sizes[::-1])[::-1] <= MAX_ROWS
-    return training_rows(
-        inputs.events,
-        requests.take(keep),
-        encoder=encoder,
-        classifier=classifier,
-        speller=speller,
-        vectors=vectors,
-    )
+    rows, gate = _rows(inputs, scorers)
+    return rows.take(~gate)
 
 
-def gate_rows(
-    inputs: Inputs,
-    *,
-    encoder: Encoder | None,
-    classifier: TextClassifier | None,
-    speller: Speller | None,
-    vectors: tuple[NDArray[np.int64], NDArray[np.float32]] | None,
-) -> TrainingRows:
+def gate_rows(inputs: Inputs, scorers: Scorers) -> TrainingRows:
     """Rows of the gate's sessions in the newest slice: nobody has been trained on them."""
-    until = inputs.watermark_us - inputs.snapshot["label_delay_us"]
-    requests = requests_between(inputs.events, since_us=inputs.watermark_us - GATE_SLICE_US, until_us=until)
-    heads = _heads(inputs, requests)
-    keep = _held_out(inputs.events["session_id"].to_numpy()[heads]) & _clicked(inputs.events, heads)
-    return training_rows(
-        inputs.events,
-        requests.take(keep),
-        encoder=encoder,
-        classifier=classifier,
-        speller=speller,
-        vectors=vectors,
-    )
+    rows, gate = _rows(inputs, scorers)
+    return rows.take(gate)
+
+
+def _rows(inputs: Inputs, scorers: Scorers) -> tuple[TrainingRows, NDArray[np.bool_]]:
+    """Both in one replay, kept by the content of the scorers: rows, and whether a request is the gate's."""
+    if scorers.key not in inputs.cache:
+        events, watermark = inputs.events, inputs.watermark_us
+        since = min(inputs.since_us, watermark - GATE_SLICE_US)
+        requests = requests_between(
+            events, since_us=since, until_us=watermark - inputs.snapshot["label_delay_us"]
+        )
+        heads = requests.rows[requests.starts[:-1]]
+        sessions, known = events["session_id"].to_numpy()[heads], events["known_time"].to_numpy()[heads]
+        gate = (known >= watermark - GATE_SLICE_US) & _held_out(sessions)
+        keep = (known >= inputs.since_us) & inputs.kept(sessions, salt="session")
+        keep = (keep | gate) & _clicked(events, heads)
+        sizes = np.where(keep, np.diff(requests.starts), 0)
+        keep &= np.cumsum(sizes[::-1])[::-1] <= MAX_ROWS
+        encoder = scorers.encoder
+        rows = training_rows(
+            events,
+            requests.take(keep),
+            encoder=encoder,
+            classifier=scorers.classifier,
+            speller=scorers.speller,
+            vectors=None if encoder is None else all_vectors(encoder, inputs.state, scorers.index),
+        )
+        inputs.cache.clear()  # one set of rows may be hundreds of megabytes
+        inputs.cache[scorers.key] = (rows, gate[keep])
+    return inputs.cache[scorers.key]
 
 
 def _clicked(events: pa.Table, heads: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -28,7 +28,11 @@ from models.release import Release
 __all__ = ["index_flow", "ingest_flow", "promote_flow", "refresh_flow", "train_flow"]
 
 # Trying again helps where a file or the registry was busy for a moment, not where data is wrong.
-BUSY: dict[str, Any] = {"retries": 2, "retry_delay_seconds": 2, "retry_condition_fn": lambda _t, _r, state: _is_busy(state)}
+BUSY: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": 2,
+    "retry_condition_fn": lambda _t, _r, state: _is_busy(state),
+}
 
 
 def _is_busy(state: Any) -> bool:

@@ -9,7 +9,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 
 from data.sources import fashion_mnist
-from flows.inputs import Inputs, all_vectors, clicked_queries, ranker_rows
+from flows.inputs import Inputs, Scorers, clicked_queries, ranker_rows
 from infra.clock import Clock
 from infra.errors import DataError
 from infra.settings import Settings
@@ -31,9 +31,10 @@ from models.release import Artifact, Release, put_artifact
 from models.text_classifier import TextClassifier
 from models.training_rows import TrainingRows
 
-__all__ = ["TRAINED", "Cost", "Parts", "measured", "nice_down", "train_component"]
+__all__ = ["TRAINED", "Cost", "Parts", "measured", "nice_down", "scorers_key", "train_component"]
 
 TRAINED = ("text_classifier", "image_classifier", "encoder", "ranker")
+_SCORERS = ("encoder", "text_classifier", "speller")
 MAX_PHOTOS = 10_000
 MAX_PAIRS = 120_000  # newest clicked queries that an encoder learns from
 QUERY_LIMIT = 60_000  # newest clicked queries that a text classifier learns from
@@ -68,6 +69,16 @@ class Parts:
         names = release.manifest.artifacts
         return cls(dict(names), {name: getattr(release, name) for name in names})
 
+    def scorers(self) -> Scorers:
+        """What the features of these parts depend on."""
+        return Scorers(
+            self.get("encoder"),
+            self.get("text_classifier"),
+            self.get("speller"),
+            self.get("vector_index"),
+            scorers_key(self.artifacts),
+        )
+
     def get(self, name: str) -> Any:
         """The object of that name, None if there is none."""
         return self.objects.get(name)
@@ -90,6 +101,11 @@ class Parts:
             artifacts={k: v for k, v in self.artifacts.items() if k != name},
             objects={k: v for k, v in self.objects.items() if k != name},
         )
+
+
+def scorers_key(artifacts: Mapping[str, Artifact]) -> tuple[str, ...]:
+    """The contents that features depend on; equal keys, equal features."""
+    return tuple(artifacts[n].content if n in artifacts else "" for n in _SCORERS)
 
 
 def nice_down() -> None:
@@ -205,15 +221,8 @@ def _ranker(
 ) -> Parts:
     """Learns the order from what shoppers did with what they were shown."""
     with measured() as cost:
-        encoder, index = parts.get("encoder"), parts.get("vector_index")
-        vectors = all_vectors(encoder, inputs.state, index) if encoder is not None else None
-        rows: TrainingRows = ranker_rows(
-            inputs,
-            encoder=encoder,
-            classifier=parts.get("text_classifier"),
-            speller=parts.get("speller"),
-            vectors=vectors,
-        )
+        encoder = parts.get("encoder")
+        rows: TrainingRows = ranker_rows(inputs, parts.scorers())
         if not (rows.labels > 0).any() and parts.get("ranker") is None:
             return parts  # a shop without clicks is served in order of retrieval
         model, metrics = Ranker.fit(rows, seed=seed, init=parts.get("ranker") if warm else None)

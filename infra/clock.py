@@ -13,7 +13,18 @@ from typing import Protocol
 
 from infra.files import write_atomic
 
-__all__ = ["DAY_US", "HOUR_US", "SECOND_US", "Clock", "ManualClock", "ScaledClock", "WallClock", "open_clock", "wall_us"]
+__all__ = [
+    "DAY_US",
+    "HOUR_US",
+    "SECOND_US",
+    "Clock",
+    "HomeClock",
+    "ManualClock",
+    "ScaledClock",
+    "WallClock",
+    "open_clock",
+    "wall_us",
+]
 
 SECOND_US = 1_000_000
 HOUR_US = 3_600 * SECOND_US
@@ -55,7 +66,7 @@ class ManualClock:
 
 @dataclass(frozen=True)
 class ScaledClock:
-    """Shop time runs `rate` times as fast as the wall from a common origin."""
+    """Shop time runs `rate` times as fast as the wall from a common origin; at rate 0 it stands."""
 
     shop_start_us: int
     wall_start_us: int
@@ -74,9 +85,34 @@ class ScaledClock:
         write_atomic(path, json.dumps(asdict(self)).encode())
 
 
+class HomeClock:
+    """The clock of a home as its `clock.json` says now: what is set there holds for all processes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mtime_ns = -1
+        self._look_at_ns = 0
+        self._clock: Clock = WallClock()
+
+    def now_us(self) -> int:
+        """Shop time now. A change of the file is seen within 50 ms."""
+        now_ns = time.monotonic_ns()
+        if now_ns >= self._look_at_ns:
+            self._look_at_ns = now_ns + 50_000_000
+            self._look()
+        return self._clock.now_us()
+
+    def _look(self) -> None:
+        try:
+            mtime_ns = self._path.stat().st_mtime_ns
+        except FileNotFoundError:
+            self._clock, self._mtime_ns = WallClock(), -1
+            return
+        if mtime_ns != self._mtime_ns:
+            self._clock = ScaledClock(**json.loads(self._path.read_text()))
+            self._mtime_ns = mtime_ns
+
+
 def open_clock(path: Path) -> Clock:
     """The clock of a home: scaled where `clock.json` says so, else the wall."""
-    try:
-        return ScaledClock(**json.loads(path.read_text()))
-    except FileNotFoundError:
-        return WallClock()
+    return HomeClock(path)

@@ -1,7 +1,7 @@
 """The ranker: LambdaRank over candidate features (LightGBM), compiled per host for serving.
 
-Position bias is estimated beside the trees (LightGBM's unbiased LambdaRank). The newest part of
-the rows decides when to stop, so that a log without signal ends in next to no trees.
+Position bias is estimated beside the trees (LightGBM's unbiased LambdaRank). Held-out sessions
+decide when to stop, so that a log without signal ends in next to no trees.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.fractions import in_fraction
 from infra.errors import DataError
 from models.candidate_features import CATEGORICAL, FEATURE_SCHEMA, FEATURES
 from models.compiled import PARITY, load_compiled
@@ -39,7 +40,7 @@ class RankerConfig:
     feature_fraction: float = 0.7
     lambda_l2: float = 5.0
     max_position: int = 30
-    valid_share: float = 0.15
+    valid_share: float = 0.12  # of the sessions
     patience: int = 12
     threads: int = 1
 
@@ -100,9 +101,8 @@ class Ranker:
                 f"no clicks among {len(rows.groups)} requests in the window; "
                 "a ranker needs some: widen the window or wait for traffic"
             )
-        cut = int(np.quantile(rows.time_us, 1 - config.valid_share))
-        train = rows.take(clicked & (rows.time_us <= cut))
-        valid = rows.take(clicked & (rows.time_us > cut))
+        held = in_fraction(rows.session_ids, config.valid_share, salt="ranker-valid")
+        train, valid = rows.take(clicked & ~held), rows.take(clicked & held)
         if not len(train.groups) or not len(valid.groups):
             train = valid = rows.take(clicked)
         warm = init is not None and init.trees + config.warm_trees <= config.max_trees
