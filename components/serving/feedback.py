@@ -86,7 +86,7 @@ class Feedback:
     """Queues replies and journals them in batches from one thread."""
 
     def __init__(
-        self, journal: Journal, *, on_commit: Any = None, every_s: float = 0.004, max_queued: int = 20_000
+        self, journal: Journal, *, on_commit: Any = None, every_s: float = 0.02, max_queued: int = 20_000
     ) -> None:
         self._journal = journal
         self._on_commit = on_commit
@@ -130,7 +130,7 @@ class Feedback:
             if not closing:
                 pause.wait(self._every_s)  # gather
             while self._queue:
-                self._hand_over([self._queue.popleft() for _ in range(min(len(self._queue), 32))])
+                self._hand_over([self._queue.popleft() for _ in range(min(len(self._queue), 64))])
             if closing:
                 return
 
