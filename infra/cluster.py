@@ -256,7 +256,7 @@ def down(settings: Settings, *, progress: Progress = lambda _: None) -> dict[str
         others = [n for n in names if n not in NICE]
         for name in names:
             progress(f"stopping {name}")
-        ended = sum(processes.stop(run, n) for n in others) + _stop(settings, names)
+        ended = sum(processes.stop(run, n) for n in others) + _stop(settings, [*names, SERVE])
         return {"stopped": names, "processes_ended": ended}
 
 

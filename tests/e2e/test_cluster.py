@@ -27,7 +27,7 @@ def settings(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
         home=home.root, http_port=0, prefect_port=0, haproxy_stats_port=0, haproxy_metrics_port=0
     )
     yield settings
-    processes.stop_all(home.run, grace_s=1.0)
+    cluster.down(settings)
 
 
 def family() -> set[int]:
