@@ -90,8 +90,8 @@ class Engine:
         self.clock = clock
         self.config = config or EngineConfig()
         self.metrics = Metrics()
-        self._photos = photos
-        self._gate = Gate()
+        self.photos = photos
+        self.gate = Gate()
         self._recent: deque[Request] = deque(maxlen=_RECENT)
         self._keys = RecentKeys()
         self._last_id = 0
@@ -100,7 +100,7 @@ class Engine:
         self._journal: JournalWriter | None = None
         self._feedback: Feedback | None = None
         self._follower: Follower | None = None
-        self._shared: Shared | None = None
+        self.shared: Shared | None = None
         self._swapper: Swapper[Installed] = Swapper(
             champion=lambda: champion(layout),
             changed=self._pointer_mark,
@@ -120,10 +120,10 @@ class Engine:
         """Open the journal, load and catch up the state, install the champion, follow both."""
         self._journal = JournalWriter(self.layout.journal / self.config.writer, clock=self.clock)
         replica = StateReplica(self.layout, own_writer=self.config.writer)
-        self._follower = Follower(replica, self._gate, own_writer=self.config.writer)
+        self._follower = Follower(replica, self.gate, own_writer=self.config.writer)
         self._follower.catch_up()
-        self._shared = Shared.of(replica.state, config=self.config.pipeline, photos=self._photos)
-        self._follower.after.append(self._shared.refresh)
+        self.shared = Shared.of(replica.state, config=self.config.pipeline, photos=self.photos)
+        self._follower.after.append(self.shared.refresh)
         self._follower.start()
         self._feedback = Feedback(self._journal, on_commit=self._follower.committed)
         self._swapper.step()
@@ -173,7 +173,7 @@ class Engine:
             request = replace(request, request_id=self.next_request_id())
         if request.cursor:
             served = self._swapper.find(decode_cursor(request.cursor).release_id) or served
-        with self._gate.read():
+        with self.gate.read():
             answer = served.pipeline.answer(request, image=image, explain=explain, arrived_ns=arrived_ns)
         if image is None and not request.cursor and not request.offset:
             self._recent.append(request)
@@ -269,6 +269,17 @@ class Engine:
     # ---- releases ----
 
     @property
+    def settled(self) -> bool:
+        """Whether the state holds all that this engine has journalled."""
+        waits = self._feedback.queued if self._feedback is not None else 0
+        return not waits and self.applied.get(self.config.writer, 0) >= self._running()[1].last_seq
+
+    @property
+    def applied(self) -> dict[str, int]:
+        """How far the state is, by writer."""
+        return self._running()[0].applied
+
+    @property
     def live(self) -> Installed | None:
         """The release that answers now."""
         return self._swapper.live
@@ -285,15 +296,15 @@ class Engine:
         return found.st_mtime_ns, found.st_ino
 
     def _install(self, release_id: str, live: Installed | None) -> Installed:
-        assert self._shared is not None, "the engine has not started"
-        return install(self.layout, release_id, live, shared=self._shared, make_view=self._make_view)
+        assert self.shared is not None, "the engine has not started"
+        return install(self.layout, release_id, live, shared=self.shared, make_view=self.make_view)
 
-    def _make_view(self, release: Release) -> ReleaseView:
+    def make_view(self, release: Release) -> ReleaseView:
         """A view that misses no event: the follower waits while it is made, requests do not."""
-        assert self._shared is not None, "the engine has not started"
+        assert self.shared is not None, "the engine has not started"
         assert self._follower is not None, "the engine has not started"
         with self._follower.paused():
-            view = ReleaseView(release, self._shared.state, catalogue=self._shared.catalogue)
+            view = ReleaseView(release, self.shared.state, catalogue=self.shared.catalogue)
             self._follower.after.append(view.refresh)
         return view
 
@@ -302,15 +313,15 @@ class Engine:
             self._follower.forget(served.view.refresh)
 
     def _shadow_answer(self, served: Installed, request: Request) -> Any:
-        with self._gate.read():
+        with self.gate.read():
             return shadow_answer(served, request)
 
     def _queries(self) -> Sequence[Request]:
         """Recent real queries; before there are any, titles of the catalogue and the other surfaces."""
         recent = list(self._recent)
-        if len(recent) >= 8 or self._shared is None:
+        if len(recent) >= 8 or self.shared is None:
             return recent
-        state, now_us = self._shared.state, self.clock.now_us()
+        state, now_us = self.shared.state, self.clock.now_us()
         requests = [Request("search", now_us), Request("recommend", now_us)]
         alive = np.flatnonzero(state.alive)
         for row in alive[:: max(1, len(alive) // 24)].tolist():

@@ -29,7 +29,7 @@ from models.release import release_folder, set_champion
 from tests.unit.components.search_world import NOW_US, make_photos
 from tests.unit.components.serving_world import make_home, publish_release
 
-CONFIG = EngineConfig(poll_s=0.02, limits=ShadowLimits(queries=4, pause_s=0.0))
+CONFIG = EngineConfig(poll_s=0.02, limits=ShadowLimits(queries=4, pause_s=0.0, rest=0.0))
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def swapper(registry: FakeRegistry, **limits: object) -> Swapper[FakeRelease]:
         clock=ManualClock(77),
         dropped=lambda served: registry.dropped.append(served.release_id),
         noted=registry.note,
-        limits=ShadowLimits(pause_s=0.0, **limits),  # type: ignore[arg-type]
+        limits=ShadowLimits(pause_s=0.0, rest=0.0, **limits),  # type: ignore[arg-type]
         poll_s=0.01,
         retry_s=0.0,
     )
