@@ -30,6 +30,7 @@ __all__ = [
     "per_second",
     "quantile",
     "shop_day_at",
+    "waits",
     "weights_share",
 ]
 

@@ -89,8 +89,8 @@ def _worth(document: Mapping[str, Any]) -> str:
         )
     if of_state != "gain":
         return (
-            f"Fresh weights gained {signed(weights.mean)} NDCG@10 ({_range(weights)}) "
-            f"over fresh state; {_state_words(state, of_state)}."
+            f"Fresh weights gained {num(weights.mean)} NDCG@10 ({_range(weights)}) "
+            f"over fresh state; {_state_words(state, of_state).replace(' either', '')}."
         )
     whole = state.mean + weights.mean
     share = 100 * weights.mean / whole
@@ -105,7 +105,7 @@ def _state_words(state: Interval, found: str) -> str:
     if found == "unknown":
         return "what fresh state was worth was not measured"
     if found == "none":
-        return f"nor can one of fresh state ({signed(state.mean)}, {_range(state)})"
+        return f"no gain of fresh state can be shown either ({signed(state.mean)}, {_range(state)})"
     does = "gained" if found == "gain" else "lost"
     return f"fresh state alone {does} {num(abs(state.mean))} ({_range(state)})"
 
