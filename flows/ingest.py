@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from data.replica import current_record, current_state, publish_state
@@ -71,6 +71,4 @@ def _continued(
         state = current_state(layout)
     except DataError:  # damaged: folding anew makes a whole one
         return None, held
-    return state, Published(
-        held.parts[folded:], held.watermark_us, held.rows, held.content_hash, held.commit, held.applied
-    )
+    return state, replace(held, parts=held.parts[folded:], spans=spans)

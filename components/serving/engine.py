@@ -27,7 +27,7 @@ from components.serving.feedback import Feedback, Shown
 from components.serving.follower import Follower
 from components.serving.gate import Gate
 from components.serving.incoming import event_columns, item_payload, to_id
-from components.serving.installed import Installed, Shared, install, shadow_answer
+from components.serving.installed import Installed, Shared, install, shadow_answer, warming_requests
 from components.serving.keys import RecentKeys
 from components.serving.metrics import Metrics
 from components.serving.refusals import Refusal
@@ -321,15 +321,7 @@ class Engine:
         recent = list(self._recent)
         if len(recent) >= 8 or self.shared is None:
             return recent
-        state, now_us = self.shared.state, self.clock.now_us()
-        requests = [Request("search", now_us), Request("recommend", now_us)]
-        alive = np.flatnonzero(state.alive)
-        for row in alive[:: max(1, len(alive) // 24)].tolist():
-            words = str(orjson.loads(state.payload(row)).get("title", "")).split()
-            item_id = int(state.item_ids[row])
-            requests.append(Request("search", now_us, query=" ".join(words[:3]), user_id=item_id))
-            requests.append(Request("similar", now_us, item_id=item_id))
-        return [replace(request, request_id=i) for i, request in enumerate(requests + recent)]
+        return warming_requests(self.shared.state, self.clock.now_us()) + recent
 
     # ---- telling about itself ----
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,15 @@ from models.release import Release, load_release, release_folder
 HASHED_FROM = 1 << 62
 """Ids from here on are hashes of string keys (`data.schema.key_to_id`)."""
 
-__all__ = ["HASHED_FROM", "Installed", "KeyedSummaries", "Shared", "install", "shadow_answer"]
+__all__ = [
+    "HASHED_FROM",
+    "Installed",
+    "KeyedSummaries",
+    "Shared",
+    "install",
+    "shadow_answer",
+    "warming_requests",
+]
 
 
 class KeyedSummaries(Summaries):
@@ -139,3 +147,15 @@ def shadow_answer(served: Installed, request: Request) -> Answer:
     """The ranked list for warming and for the shadow check; nothing is kept for page turns."""
     ranked = served.pipeline.ranked(request)
     return Answer(ranked.item_ids, ranked.scores)
+
+
+def warming_requests(state: State, now_us: int) -> list[Request]:
+    """Requests to warm with before there was traffic: words of titles, and the other surfaces."""
+    requests = [Request("search", now_us), Request("recommend", now_us)]
+    alive = np.flatnonzero(state.alive)
+    for row in alive[:: max(1, len(alive) // 24)].tolist():
+        words = str(orjson.loads(state.payload(row)).get("title", "")).split()
+        item_id = int(state.item_ids[row])
+        requests.append(Request("search", now_us, query=" ".join(words[:3]), user_id=item_id))
+        requests.append(Request("similar", now_us, item_id=item_id))
+    return [replace(request, request_id=i) for i, request in enumerate(requests)]

@@ -1,0 +1,122 @@
+"""The whole loop in one process and in virtual time: shoppers, journal, refreshes, the three arms.
+
+No HTTP, Ray or Prefect, the same parts otherwise: for tests of what freshness is worth, and for
+trying a world before it goes live.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from components.serving.engine import Engine, EngineConfig
+from components.serving.evaluation import evaluation_shop
+from data.journal import JournalWriter
+from data.replica import current_state
+from data.world.shop import World
+from flows.arms import Tally, first_pages, pipeline_of, score
+from flows.refresh import refresh
+from flows.traffic import Crowd
+from infra.clock import DAY_US, ManualClock, ScaledClock
+from infra.errors import ShelflifeError
+from infra.settings import Settings
+from models.release import champion, load_release
+
+__all__ = ["Rehearsal", "feed", "rehearse"]
+
+
+@dataclass
+class Rehearsal:
+    """What came of it: scores of the arms over all stretches, and one entry a stretch."""
+
+    tally: Tally = field(default_factory=Tally)
+    stretches: list[dict[str, float]] = field(default_factory=list)
+    refreshes: list[dict[str, object]] = field(default_factory=list)
+
+
+def rehearse(
+    settings: Settings,
+    *,
+    days: int,
+    per_day: int = 2,
+    queries: int = 200,
+    component: str = "ranker,index",
+    window_d: float | None = 7.0,
+    progress: Callable[..., None] = lambda *_: None,
+) -> Rehearsal:
+    """Live through `days` after the world's history, refreshing `per_day` times a day.
+
+    The home holds a world whose history is ingested and a first release. Before each stretch the
+    arms are scored on `queries` of its first pages, with the state as of its start.
+    """
+    layout = settings.layout
+    world = World.open(layout)
+    first_day = world.config.days
+    first = champion(layout)
+    if first is None:
+        raise ShelflifeError("a rehearsal needs a first release; call refresh before")
+    frozen_release, frozen_state = load_release(layout, first), current_state(layout)
+    clock = ManualClock(world.start_of(first_day))
+    engine = Engine(layout, clock, config=EngineConfig(writer="rehearsal"))
+    engine.start()
+    catalogue = JournalWriter(layout.journal / "catalogue", clock=clock)
+    done = Rehearsal()
+    try:
+        crowd = Crowd(engine, world, live=lambda plan: np.zeros(len(plan), bool))
+        frozen = pipeline_of(frozen_release, frozen_state)
+        state_fresh = evaluation_shop(engine, frozen_release)
+        for step in range(days * per_day):
+            day, part = first_day + step // per_day, step % per_day
+            since = world.start_of(day) + part * DAY_US // per_day
+            until = since + DAY_US // per_day
+            plan = world.day(day)
+            clock.time_us = since
+            if part == 0:
+                feed(catalogue, world.catalogue_events(day))
+            _settle(engine, catalogue)
+            rows = first_pages(plan, since_us=since, until_us=until, most=queries, seed=settings.seed)
+            shops = {"frozen": frozen, "state_fresh": state_fresh, "full": evaluation_shop(engine)}
+            scores = score(world, plan, rows, shops)
+            done.tally.add(scores, plan.session_id[rows])
+            done.stretches.append(
+                {"day": day + part / per_day, **{a: float(s.mean()) for a, s in scores.items()}}
+            )
+            progress(done.stretches[-1])
+            for i in np.flatnonzero((plan.time_us >= since) & (plan.time_us < until)).tolist():
+                clock.time_us = int(plan.time_us[i])
+                crowd.serve(plan, i)
+            clock.time_us = until
+            _settle(engine, catalogue)
+            ScaledClock(until, 0, 0.0).save(layout.clock)
+            done.refreshes.append(refresh(settings, component=component, window_d=window_d))
+            engine.look_now()
+    finally:
+        engine.close()
+        catalogue.close()
+    return done
+
+
+def feed(writer: JournalWriter, events: pa.Table) -> None:
+    """Journal catalogue events of a world, durable on return."""
+    if events.num_rows:
+        columns = {n: events[n].to_pylist() for n in ("kind", "event_time", "user_id", "item_id", "payload")}
+        writer.append(columns, events.num_rows).result()
+
+
+def _settle(engine: Engine, catalogue: JournalWriter) -> None:
+    """Wait until the state holds all that was journalled."""
+    deadline = time.monotonic() + 60
+    calm = 0
+    while calm < 3:
+        calm = calm + 1 if engine.settled and _holds(engine, catalogue) else 0
+        if time.monotonic() > deadline:
+            raise ShelflifeError("the state does not catch up with the journal")
+        time.sleep(0.03)
+
+
+def _holds(engine: Engine, catalogue: JournalWriter) -> bool:
+    return engine.applied.get(catalogue.writer, 0) >= catalogue.last_seq
