@@ -1,4 +1,4 @@
-"""The HTML report of `shelflife demo`: one page that opens offline, its pictures as files, its figures as JSON.
+"""The HTML report of `shelflife demo`: one page that opens offline, pictures and figures beside it.
 
 It knows neither the service nor the offline loop, only the `DemoRecord` that the demo made of them.
 """
@@ -24,6 +24,7 @@ from flows.report_record import (
     by_condition,
     completed,
     live_age,
+    mean_of,
     per_second,
     quantile,
     shop_day_at,
@@ -69,7 +70,7 @@ def write_report(record: DemoRecord, folder: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(num=words.num, signed=words.signed, span=words.span, exact=_exact)
+    environment.filters.update(num=words.num, signed=words.signed, mean=mean_of, exact=_exact)
     page = environment.get_template("report.html").render(
         record=record,
         document=found["document"],

@@ -31,7 +31,7 @@ from flows.report_theme import (
     shade,
     swap_marks,
 )
-from flows.report_words import num, span
+from flows.report_words import num, signed, span
 
 __all__ = ["draw"]
 
@@ -108,7 +108,7 @@ def _attribution(record: DemoRecord) -> Drawn | None:
     if np.isnan(state.mean) or np.isnan(weights.mean):
         return None
     whole = state.mean + weights.mean
-    figure = new_figure(1.9)
+    figure = new_figure(2.0)
     ax = figure.add_subplot()
     rows = (
         ("fresh state", state, 0.0, "state"),
@@ -123,17 +123,18 @@ def _attribution(record: DemoRecord) -> Drawn | None:
         ax.plot(
             [start, start], [y - 0.42, y + 0.42], color=COLOURS["muted"], linewidth=1, linestyle=(0, (2, 2))
         )
-        share = (
-            f"   {num(100 * i.mean / whole, 0)} %" if whole > 0 and min(state.mean, weights.mean) >= 0 else ""
-        )
-        ax.annotate(
-            f"{span(i)}{share}",
-            (1.01, y),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            color=COLOURS["ink"],
-            annotation_clip=False,
-        )
+        divides = whole > 0 and min(state.mean, weights.mean) >= 0
+        share = f" · {num(100 * i.mean / whole, 0)} %" if divides else ""
+        known = not np.isnan([i.low, i.high]).any()
+        below = f"{num(i.low)} to {num(i.high)}" if known else "no interval"
+        for text, up, c, weight in (
+            (signed(i.mean) + share, 7, colour, "bold"),
+            (below, -7, "muted", "normal"),
+        ):
+            ax.annotate(
+                text, (1.02, y), xycoords=("axes fraction", "data"), xytext=(0, up), weight=weight,
+                textcoords="offset points", va="center", color=COLOURS[c], annotation_clip=False,
+            )  # fmt: skip
     ax.set_yticks(range(2), [r[0] for r in rows], color=COLOURS["ink"])
     ax.set_ylim(1.6, -0.6)
     ax.grid(visible=False, axis="y")
@@ -142,7 +143,8 @@ def _attribution(record: DemoRecord) -> Drawn | None:
     alt = f"Bars of the gain over frozen: fresh state {span(state)}, fresh weights {span(weights)} NDCG@10."
     caption = (
         "Fresh weights start where fresh state ends. Whiskers are 95 % intervals of the paired differences "
-        "(the same queries in both arms, whole sessions resampled); one that crosses its dotted line shows no gain."
+        "(the same queries in both arms, whole sessions resampled); one that crosses its dotted line "
+        "shows no gain."
     )
     return figure, "Where the gain comes from", alt, caption
 
@@ -180,13 +182,12 @@ def _latency(record: DemoRecord) -> Drawn | None:
     ax.set_xlabel("seconds of live traffic")
     ax.set_ylabel("ms from the due time")
     figure.legend(loc="outside upper right", ncols=6, fontsize=8.5, handlelength=1.6, columnspacing=1.4)
-    overall = f"p50 {num(quantile(ms, 0.5), 1)} ms and p99 {num(quantile(ms, 0.99), 1)} ms"
-    alt = (
-        f"Latency over {num(float(record.due_s.max()), 0)} seconds: {overall} over all {len(ms):,} requests."
-    )
+    overall = f"p50 {num(quantile(ms, 0.5), 1)} ms, p99 {num(quantile(ms, 0.99), 1)} ms"
+    seconds = num(float(record.due_s.max()), 0)
+    alt = f"Latency over {seconds} seconds: {overall} over all {len(ms):,} requests."
     caption = (
-        f"Percentiles in bins of {num(width, 0)} s; latency counts from when a request was due, so that a stall "
-        "is charged to all who waited. "
+        f"Percentiles in bins of {num(width, 0)} s; latency counts from when a request was due, so that a "
+        "stall is charged to all who waited. "
         + (f"{len(failed)} failed requests." if len(failed) else "None failed.")
     )
     return figure, "Latency while models change", alt, caption
@@ -222,8 +223,8 @@ def _tail(record: DemoRecord) -> Drawn | None:
     ax.set_ylabel("ms from the due time")
     figures = ", ".join(f"{name} {num(quantile(x, 0.99), 1)} ms" for name, x in held.items())
     caption = (
-        "Each curve ends at its slowest request; the number of requests is in brackets. The scale stretches the "
-        "tail: equal steps are ten times rarer."
+        "Each curve ends at its slowest request; the number of requests is in brackets. The scale "
+        "stretches the tail: equal steps are ten times rarer."
     )
     return figure, "The tail by condition", f"Percentile curves of latency. p99: {figures}.", caption
 
@@ -252,12 +253,12 @@ def _freshness(record: DemoRecord) -> Drawn | None:
         top = max(p99 * 1.25, 1e-9)
         ax.hist(
             np.minimum(x, top), bins=40, range=(0, top), color=COLOURS[colour], alpha=0.75,
-            weights=np.full(len(x), 100 / len(x)),
+            histtype="stepfilled", weights=np.full(len(x), 100 / len(x)),
         )  # fmt: skip
-        for value, name in ((p50, "p50"), (p99, "p99")):
+        for value, name, up in ((p50, "p50", 0.98), (p99, "p99", 0.9)):
             ax.axvline(value, color=COLOURS["ink"], linewidth=1, linestyle=(0, (3, 2)))
             ax.annotate(
-                f"{name} {num(value, 1)} {unit}", (value, 0.98), xycoords=("data", "axes fraction"),
+                f"{name} {num(value, 1)} {unit}", (value, up), xycoords=("data", "axes fraction"),
                 xytext=(3, 0), textcoords="offset points", va="top", fontsize=8.5,
             )  # fmt: skip
         ax.set_title(title)
@@ -268,8 +269,8 @@ def _freshness(record: DemoRecord) -> Drawn | None:
         said.append(f"{title.lower()}: p50 {num(p50, 1)} {unit}, p99 {num(p99, 1)} {unit}")
     hours = 24 / record.day_seconds
     caption = (
-        f"A wall second is {num(hours, 1)} shop hours here. The last bar holds all that took longer. An event "
-        "that no served release had seen at the end is not in the picture."
+        f"A wall second is {num(hours, 1)} shop hours here. The last bar holds all that took longer. "
+        "An event that no served release had seen at the end is not in the picture."
     )
     return figure, "Freshness", f"Histograms of freshness; {'; '.join(said)}.", caption
 
@@ -291,7 +292,7 @@ def _timeline(record: DemoRecord) -> Drawn | None:
     top.set_yticks(range(len(names)), names, color=COLOURS["ink"])
     top.set_ylim(max(len(names), 1) - 0.4, -0.8)
     top.grid(visible=False, axis="y")
-    top.set_title("Offline runs: filled were promoted, hatched were not")
+    top.set_title("Offline runs: filled were promoted, hatched were not", pad=15)
     t, age = live_age(record)
     low.fill_between(t, age, color=COLOURS["full"], alpha=0.13, linewidth=0)
     low.plot(t, age, color=COLOURS["full"], linewidth=1.8)
@@ -309,7 +310,8 @@ def _timeline(record: DemoRecord) -> Drawn | None:
     mean = float(np.trapezoid(age, t) / t[-1]) if t[-1] > 0 else float("nan")
     alt = (
         f"{len(record.refreshes)} offline runs, {promoted} promoted; {len(flips)} hot swaps. "
-        f"The live release was {num(mean, 2)} shop days old in the mean and {num(float(np.nanmax(age)), 2)} at most."
+        f"The live release was {num(mean, 2)} shop days old in the mean, "
+        f"{num(float(np.nanmax(age)), 2)} at most."
     )
     caption = f"{alt} What lies between the end of a run and its green mark is the installation."
     return figure, "The offline loop", alt, caption

@@ -144,7 +144,8 @@ def shop_day_at(record: DemoRecord, wall_s: ArrayLike) -> Floats:
     walls, days = (np.array(x) for x in zip(*known, strict=True))
     inside: Floats = np.interp(t, walls, days)
     outside = (np.minimum(t - walls[0], 0) + np.maximum(t - walls[-1], 0)) / record.day_seconds
-    return inside + outside
+    found: Floats = inside + outside
+    return found
 
 
 def conditions(record: DemoRecord) -> dict[str, Bools]:

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -46,7 +47,7 @@ COLOURS = {
     "failed": "#b3001b",
 }
 WIDTH = 8.6
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "axes.edgecolor": COLOURS["grid"],
     "axes.facecolor": "none",
@@ -142,7 +143,7 @@ def shade(ax: Axes, record: DemoRecord) -> None:
 def swap_marks(ax: Axes, at: Floats, *, numbered: bool = True) -> None:
     """A line a hot swap, numbered from 1."""
     for n, x in enumerate(at, start=1):
-        ax.axvline(float(x), color=COLOURS["swap"], linewidth=1.1, alpha=0.9, zorder=1.5)
+        ax.axvline(float(x), color=COLOURS["swap"], linewidth=1, alpha=0.75, zorder=1.5)
         if numbered:
             ax.annotate(
                 str(n), (float(x), 1), xycoords=("data", "axes fraction"), xytext=(0, 2),

@@ -17,19 +17,20 @@ __all__ = ["answer", "finding", "num", "signed", "span", "summary", "verdict"]
 NONE = "–"
 
 
-def num(x: Any, digits: int = 3) -> str:
-    """A number with thousands separators; a dash where there is none."""
+def num(x: Any, digits: int | None = None) -> str:
+    """A number with thousands separators (3 decimals unless told, none for an int); a dash for nothing."""
     if x is None or isinstance(x, bool) or not isinstance(x, (int, float)) or math.isnan(x):
         return NONE
     if math.isinf(x):
         return "∞" if x > 0 else "−∞"
-    text = f"{x:,.{0 if isinstance(x, int) else digits}f}"
+    places = digits if digits is not None else 0 if isinstance(x, int) else 3
+    text = f"{x:,.{places}f}"
     return text.replace("-", "−") if any(c in "123456789" for c in text) else text.lstrip("-")
 
 
-def signed(x: float, digits: int = 3) -> str:
-    """A number with its sign."""
-    text = num(float(x), digits)
+def signed(x: Any, digits: int = 3) -> str:
+    """A number with its sign, none for zero."""
+    text = num(x, digits)
     return text if text[0] in "−–" or not any(c in "123456789∞" for c in text) else f"+{text}"
 
 
@@ -58,7 +59,7 @@ def finding(found: Any) -> str:
 def verdict(document: Mapping[str, Any]) -> str:
     """The finding about fresh weights, short enough for a heading."""
     return {
-        "gain": "Fresh weights pay, beyond fresh state.",
+        "gain": "Fresh weights gain, beyond what fresh state gives.",
         "none": "No gain of fresh weights can be shown.",
         "loss": "Fresh weights made it worse.",
         "unknown": "The gain of fresh weights was not measured.",
@@ -95,7 +96,7 @@ def _worth(document: Mapping[str, Any]) -> str:
     whole = state.mean + weights.mean
     share = 100 * weights.mean / whole
     return (
-        f"Of the gain of {signed(whole)} NDCG@10 that freshness brought, {num(100 - share, 0)} % comes from "
+        f"Of the gain of {num(whole)} NDCG@10 that freshness brought, {num(100 - share, 0)} % comes from "
         f"fresh state ({signed(state.mean)}, {_range(state)}) and {num(share, 0)} % from fresh weights "
         f"({signed(weights.mean)}, {_range(weights)})."
     )
