@@ -17,6 +17,7 @@ from components.serving.engine import Engine, EngineConfig
 from components.serving.evaluation import evaluation_shop
 from data.journal import JournalWriter
 from data.replica import current_state
+from data.shop import Shop
 from data.world.shop import World
 from flows.arms import Tally, first_pages, pipeline_of, score
 from flows.refresh import refresh
@@ -79,7 +80,8 @@ def rehearse(
                 feed(catalogue, world.catalogue_events(day))
             _settle(engine, catalogue)
             rows = first_pages(plan, since_us=since, until_us=until, most=queries, seed=settings.seed)
-            shops = {"frozen": frozen, "state_fresh": state_fresh, "full": evaluation_shop(engine)}
+            full = evaluation_shop(engine)
+            shops: dict[str, Shop] = {"frozen": frozen, "state_fresh": state_fresh, "full": full}
             scores = score(world, plan, rows, shops)
             done.tally.add(scores, plan.session_id[rows])
             done.stretches.append(
