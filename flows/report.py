@@ -32,7 +32,16 @@ from flows.report_record import (
 from flows.report_words import summary
 from infra.files import write_atomic
 
-__all__ = ["ArmsPoint", "DemoRecord", "RefreshMark", "SwapMark", "command", "summary", "write_report"]
+__all__ = [
+    "ArmsPoint",
+    "DemoRecord",
+    "RefreshMark",
+    "SwapMark",
+    "command",
+    "completed",
+    "summary",
+    "write_report",
+]
 
 TEMPLATES = Path(__file__).parent / "templates"
 REPEATABLE = (
@@ -47,7 +56,7 @@ REPEATABLE = (
 def write_report(record: DemoRecord, folder: Path) -> Path:
     """Write report.html, demo.json and each picture as .svg and .png into `folder`; returns report.html.
 
-    demo.json holds the demo's document, what follows from it, and every series and table that is shown.
+    demo.json holds the demo's document, what follows from it, and every table that is shown.
     The page is written last: where it stands, all stands.
     """
     from flows.report_pictures import draw  # matplotlib takes a second, and only a report needs it
@@ -89,7 +98,7 @@ def write_report(record: DemoRecord, folder: Path) -> Path:
 
 
 def figures(record: DemoRecord) -> dict[str, Any]:
-    """Everything that the report shows, ready for JSON: NaN becomes null, infinity (a failure) too."""
+    """Every figure that the report shows. In JSON, NaN and infinity (a failed request's wait) become null."""
     width, starts, p50, p99 = per_second(record)
     age_s, age = live_age(record)
     flips = shop_day_at(record, [s.flip_s for s in record.swaps])
@@ -120,10 +129,9 @@ def figures(record: DemoRecord) -> dict[str, Any]:
 def command(record: DemoRecord) -> str:
     """The command line that repeats the demo."""
     document = record.document
-    parts = ["shelflife"]
+    parts = ["shelflife demo"]
     if "seed" in document:
         parts.append(f"--seed {document['seed']}")
-    parts.append("demo")
     parts += [f"--{k.replace('_', '-')} {_exact(document[k])}" for k in REPEATABLE if k in document]
     if "day_seconds" not in document:
         parts.append(f"--day-seconds {_exact(record.day_seconds)}")

@@ -31,7 +31,7 @@ from flows.report_theme import (
     shade,
     swap_marks,
 )
-from flows.report_words import num, signed, span
+from flows.report_words import finding, num, signed, span
 
 __all__ = ["draw"]
 
@@ -90,7 +90,7 @@ def _quality(record: DemoRecord) -> Drawn | None:
     last = ", ".join(label.replace("  ", " ") for _, label, _ in ends)
     alt = f"Lines of NDCG@10 of the three arms over {len(points)} shop days. On the last one: {last}."
     caption = (
-        "All three arms answer the same queries, scored by the world's hidden relevance. Bands are 95 % "
+        "All three arms answer the same queries, scored by the world’s hidden relevance. Bands are 95 % "
         "intervals of each arm alone; the arms share their queries, so that their differences (next picture) "
         "are known better than the bands suggest. "
         + (
@@ -123,7 +123,7 @@ def _attribution(record: DemoRecord) -> Drawn | None:
         ax.plot(
             [start, start], [y - 0.42, y + 0.42], color=COLOURS["muted"], linewidth=1, linestyle=(0, (2, 2))
         )
-        divides = whole > 0 and min(state.mean, weights.mean) >= 0
+        divides = finding(state) == finding(weights) == "gain"  # a share of what is not shown is no figure
         share = f" · {num(100 * i.mean / whole, 0)} %" if divides else ""
         known = not np.isnan([i.low, i.high]).any()
         below = f"{num(i.low)} to {num(i.high)}" if known else "no interval"
@@ -178,7 +178,8 @@ def _latency(record: DemoRecord) -> Drawn | None:
         top = np.full(len(failed), 0.97)
         ax.plot(failed, top, "x", color=COLOURS["failed"], transform=ax.get_xaxis_transform(), label="failed")
     swap_marks(ax, np.array([s.flip_s for s in record.swaps]))
-    ax.set_xlim(0, float(record.due_s.max()) + width)
+    ends = [s.flip_s for s in record.swaps] + [r.end_s for r in record.refreshes]
+    ax.set_xlim(0, max([float(record.due_s.max()) + width, *ends]))
     ax.set_xlabel("seconds of live traffic")
     ax.set_ylabel("ms from the due time")
     figure.legend(loc="outside upper right", ncols=6, fontsize=8.5, handlelength=1.6, columnspacing=1.4)

@@ -40,7 +40,11 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ArmsPoint:
-    """One shop day on which the three arms answered the same queries: NDCG@10 by hidden relevance."""
+    """One shop day on which the three arms answered the same queries: NDCG@10 by hidden relevance.
+
+    `wall_s` is when that shop day was, in wall seconds since the live traffic began; the shop's calendar
+    in the report is drawn through these points.
+    """
 
     shop_day: float
     wall_s: float
@@ -129,8 +133,8 @@ def weights_share(state: Interval, weights: Interval) -> Interval | None:
         return None
     low = high = float("nan")
     if state.low >= 0 and state.low + weights.low > 0:
-        low = weights.low / (weights.low + state.high)
-        high = weights.high / (weights.high + state.low)
+        low = weights.low / (weights.low + (state.high if weights.low > 0 else state.low))
+        high = weights.high / (weights.high + (state.low if weights.high > 0 else state.high))
     return Interval(weights.mean / whole, low, high)
 
 
@@ -141,7 +145,8 @@ def shop_day_at(record: DemoRecord, wall_s: ArrayLike) -> Floats:
     if not known:
         first = _number(record.world.get("days"))
         return (0.0 if np.isnan(first) else first) + t / record.day_seconds
-    walls, days = (np.array(x) for x in zip(*known, strict=True))
+    walls, first_of = np.unique([wall for wall, _ in known], return_index=True)
+    days = np.array([day for _, day in known])[first_of]
     inside: Floats = np.interp(t, walls, days)
     outside = (np.minimum(t - walls[0], 0) + np.maximum(t - walls[-1], 0)) / record.day_seconds
     found: Floats = inside + outside

@@ -114,6 +114,8 @@ def render(name: str, maker: Callable[[DemoRecord], Drawn | None], record: DemoR
         figure, title, alt, caption = made
         svg, png = io.StringIO(), io.BytesIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, for both files
         figure.savefig(svg, format="svg", metadata=nothing)
         figure.savefig(png, format="png", dpi=200)
         family = re.compile(r"font-family: [^;\"]*|(font: [^'\"]*?px) [^;\"]*")

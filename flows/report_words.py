@@ -6,7 +6,9 @@ It knows the demo's document only. It claims no gain whose interval includes zer
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from flows.report_record import as_interval, mean_of
@@ -19,11 +21,11 @@ NONE = "–"
 
 def num(x: Any, digits: int | None = None) -> str:
     """A number with thousands separators (3 decimals unless told, none for an int); a dash for nothing."""
-    if x is None or isinstance(x, bool) or not isinstance(x, (int, float)) or math.isnan(x):
+    if isinstance(x, bool) or not isinstance(x, Real) or math.isnan(x):
         return NONE
     if math.isinf(x):
-        return "∞" if x > 0 else "−∞"
-    places = digits if digits is not None else 0 if isinstance(x, int) else 3
+        return "∞" if float(x) > 0 else "−∞"
+    places = digits if digits is not None else 0 if isinstance(x, Integral) else 3
     text = f"{x:,.{places}f}"
     return text.replace("-", "−") if any(c in "123456789" for c in text) else text.lstrip("-")
 
@@ -80,8 +82,8 @@ def _worth(document: Mapping[str, Any]) -> str:
         return f"What fresh weights were worth was not measured: too few queries were scored{alone}."
     if of_weights == "none":
         return (
-            f"No gain of fresh weights can be shown: full − state_fresh is {signed(weights.mean)} NDCG@10 "
-            f"and its interval, {_range(weights)}, includes zero; {_state_words(state, of_state)}."
+            f"Fresh weights changed NDCG@10 by {signed(weights.mean)}, with an interval ({_range(weights)}) "
+            f"that includes zero, so that no gain of theirs can be shown; {_state_words(state, of_state)}."
         )
     if of_weights == "loss":
         return (
@@ -152,8 +154,7 @@ def summary(document: Mapping[str, Any]) -> str:
     served = len(served) if isinstance(served, (list, tuple)) else served
     lines = [
         verdict(document),
-        "",
-        *answer(document),
+        *(line for sentence in answer(document) for line in textwrap.wrap(sentence, 110)),
         "",
         "  NDCG@10         "
         + "   ".join(
@@ -165,7 +166,7 @@ def summary(document: Mapping[str, Any]) -> str:
         f"{num(document.get('swaps'))} hot swaps, {num(served)} releases served",
         "  latency         "
         f"p50 {num(mean_of(latency.get('p50')), 1)} ms, p99 {num(mean_of(latency.get('p99')), 1)} ms",
-        "  freshness       event to weights "
+        "  freshness       event to fresh weights "
         f"p50 {num(mean_of(fresh.get('p50')), 1)} s, p99 {num(mean_of(fresh.get('p99')), 1)} s",
     ]
     if document.get("report"):
