@@ -189,7 +189,7 @@ def _latency(record: DemoRecord) -> Drawn | None:
     caption = (
         f"Percentiles in bins of {num(width, 0)} s; latency counts from when a request was due, so that a "
         "stall is charged to all who waited. "
-        + (f"{len(failed)} failed requests." if len(failed) else "None failed.")
+        + (f"Failed: {len(failed)}; the p99 line has a gap there." if len(failed) else "None failed.")
     )
     return figure, "Latency while models change", alt, caption
 
