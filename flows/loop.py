@@ -140,7 +140,7 @@ def refresh_flow(
                 parts = make_task(name, settings, inputs, parts, warm=start == "warm")
             release_id = publish_task(settings, parts, inputs)
             outcome = promote_task(settings, release_id, margin, inputs)
-        report = plain.report(ingested, parts, inputs, outcome, cost)
+        report = plain.report(settings, component, ingested, parts, inputs, outcome, cost)
     _show(report)
     return report
 

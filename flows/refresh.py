@@ -5,25 +5,29 @@ Plain functions: the command line calls them, and `flows/deployments.py` wraps t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
+
+import orjson
 
 from flows.gate import MARGIN
 from flows.index import INDEXES, build_index
 from flows.ingest import ingest
 from flows.inputs import Inputs, load_inputs
 from flows.promote import promote, publish_parts, reconcile
-from flows.train import TRAINED, Cost, Parts, measured, nice_down, train_component
-from infra.clock import open_clock
+from flows.train import TRAINED, Cost, Parts, cpu_s, measured, nice_down, train_component
+from infra.clock import open_clock, wall_us
 from infra.errors import ConfigError
 from infra.processes import exclusive
-from infra.settings import Settings
+from infra.settings import Home, Settings
 from models.release import Release, champion, load_release
 
-__all__ = ["COMPONENTS", "PLAN", "WINDOW_D", "components_of", "opened", "refresh"]
+__all__ = ["COMPONENTS", "PLAN", "WINDOW_D", "components_of", "opened", "read_refreshes", "refresh"]
 
 COMPONENTS = ("all", "ranker", "encoder", "text_classifier", "image_classifier", "index")
 WINDOW_D = 7.0
+REFRESHES = "refreshes.jsonl"
 
 # What refreshing a component makes anew, in order. An encoder brings its index and ranker along:
 # neither means anything in another embedding space.
@@ -102,7 +106,7 @@ def refresh(
             manifest = publish_parts(settings, parts, inputs, clock=open_clock(settings.layout.clock))
             progress("gate")
             outcome = promote(settings, release_id=manifest.release_id, margin=margin, inputs=inputs)
-    return report(ingested, parts, inputs, outcome, cost)
+    return report(settings, component, ingested, parts, inputs, outcome, cost)
 
 
 def make(name: str, settings: Settings, inputs: Inputs, parts: Parts, *, warm: bool) -> Parts:
@@ -115,10 +119,20 @@ def make(name: str, settings: Settings, inputs: Inputs, parts: Parts, *, warm: b
 
 
 def report(
-    ingested: dict[str, Any], parts: Parts, inputs: Inputs, outcome: dict[str, Any], cost: Cost
+    settings: Settings,
+    component: str,
+    ingested: dict[str, Any],
+    parts: Parts,
+    inputs: Inputs,
+    outcome: dict[str, Any],
+    cost: Cost,
 ) -> dict[str, Any]:
-    """What a refresh did, as a plain document."""
-    return {
+    """What a refresh did, as a plain document; also kept as a line of `run/refreshes.jsonl`."""
+    end_us = wall_us()
+    document = {
+        "component": component,
+        "begin_wall_us": end_us - int(cost.wall_s * 1e6),
+        "end_wall_us": end_us,
         **outcome,
         "made": {name: parts.artifacts[name].version for name in parts.made},
         "metrics": {name: parts.artifacts[name].metrics for name in parts.made},
@@ -126,5 +140,24 @@ def report(
         "snapshot": inputs.snapshot,
         "ingested": {k: ingested[k] for k in ("rows", "duplicates", "late", "quarantined")},
         "cpu_s": round(cost.cpu_s, 3),
+        "process_cpu_s": round(cpu_s(), 3),
         "seconds": round(cost.wall_s, 3),
     }
+    path = settings.layout.run / REFRESHES
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as lines:
+        lines.write(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+    return document
+
+
+def read_refreshes(layout: Home) -> list[dict[str, Any]]:
+    """The documents of this home's refreshes, oldest first; a torn last line is passed over."""
+    try:
+        lines = (layout.run / REFRESHES).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        with contextlib.suppress(orjson.JSONDecodeError):
+            found.append(orjson.loads(line))
+    return found

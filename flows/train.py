@@ -31,7 +31,7 @@ from models.release import Artifact, Release, put_artifact
 from models.text_classifier import TextClassifier
 from models.training_rows import TrainingRows
 
-__all__ = ["TRAINED", "Cost", "Parts", "measured", "nice_down", "scorers_key", "train_component"]
+__all__ = ["TRAINED", "Cost", "Parts", "cpu_s", "measured", "nice_down", "scorers_key", "train_component"]
 
 TRAINED = ("text_classifier", "image_classifier", "encoder", "ranker")
 _SCORERS = ("encoder", "text_classifier", "speller")
@@ -117,16 +117,17 @@ def nice_down() -> None:
 def measured() -> Iterator[Cost]:
     """What the block costs."""
     cost = Cost()
-    cpu, wall = _cpu_s(), time.monotonic()
+    cpu, wall = cpu_s(), time.monotonic()
     try:
         yield cost
     finally:
-        cost.cpu_s = _cpu_s() - cpu
+        cost.cpu_s = cpu_s() - cpu
         cost.wall_s = time.monotonic() - wall
         cost.peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _cpu_s() -> float:
+def cpu_s() -> float:
+    """CPU-seconds of this process and its ended children, since it began."""
     own, children = (resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
