@@ -22,6 +22,7 @@ from data.world.history import generate
 from flows.demo_live import Live, run_live
 from flows.demo_record import record_of
 from flows.report import write_report
+from flows.report_record import completed
 from flows.report_words import summary
 from flows.schedules import Schedule, write_schedules
 from infra import cluster
@@ -73,7 +74,8 @@ def demo(
     finally:
         progress("stopping")
         cluster.down(own)
-    return _told(settings, own, live, day_seconds=day_seconds, wall_s=time.monotonic() - began)
+    given = {"seconds": seconds, "rate": rate, "scale": scale, "days": days, "day_seconds": day_seconds}
+    return _told(settings, own, live, given, wall_s=time.monotonic() - began)
 
 
 def _prepare(own: Settings, *, scale: float, days: int, progress: Progress) -> None:
@@ -130,14 +132,17 @@ def _with_ports(own: Settings, status: dict[str, Any]) -> Settings:
     return replace(own, http_port=ports[cluster.SERVE]["http"], prefect_port=ports[cluster.PREFECT]["http"])
 
 
-def _told(settings: Settings, own: Settings, live: Live, *, day_seconds: float, wall_s: float) -> DemoResult:
+def _told(
+    settings: Settings, own: Settings, live: Live, given: dict[str, float], *, wall_s: float
+) -> DemoResult:
     """The report, the JSON line, the summary."""
     folder = settings.layout.reports / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
-    record = record_of(own, live, day_seconds=day_seconds, wall_s=wall_s, report=folder / "report.html")
+    record = record_of(own, live, given, wall_s=wall_s, report=folder / "report.html")
     write_report(record, folder)
     latest = settings.layout.reports / "demo"
     _point(latest, folder)
-    result = DemoResult(record.document, summary(record.document))
+    document = completed(record)
+    result = DemoResult(document, summary(document))
     if record.document["failed"]:
         raise PromiseBroken(
             f"{record.document['failed']} of {record.document['requests']} live requests failed, "

@@ -30,9 +30,10 @@ __all__ = ["freshness_s", "record_of"]
 
 
 def record_of(
-    settings: Settings, live: Live, *, day_seconds: float, wall_s: float, report: Path
+    settings: Settings, live: Live, given: dict[str, float], *, wall_s: float, report: Path
 ) -> DemoRecord:
-    """The record of a demo whose live part is over."""
+    """The record of a demo whose live part is over. `given`: seconds, rate, scale, days, day_seconds."""
+    day_seconds = given["day_seconds"]
     layout = settings.layout
     assert live.load is not None
     load, began = live.load, live.began_wall_us
@@ -40,7 +41,7 @@ def record_of(
     refreshes = read_refreshes(layout)
     during = [r for r in refreshes if r["end_wall_us"] >= began]
     stretches = [Stretch("training", r["begin_wall_us"], r["end_wall_us"]) for r in during]
-    stretches += [Stretch("installing", s["begin_wall_us"], s["end_wall_us"]) for s in swaps]
+    stretches += [Stretch("installing", s["begin_wall_us"], s["flip_wall_us"]) for s in swaps]
     latency = {n: h.summary() for n, h in by_condition(load.latency_us, load.due_us, stretches).items()}
     installing = by_condition(
         load.latency_us, load.due_us, [s for s in stretches if s.condition == "installing"]
@@ -76,7 +77,8 @@ def record_of(
         "crowd_lag_s": round(live.crowd_lag_s, 2),
         "http_catalogue_changes": live.http_changes,
         "shop_days": round((load.due_us[-1] - began) / 1e6 / day_seconds, 2),
-        "day_seconds": day_seconds,
+        **given,
+        "first_watermark_day": _day_of(live, read_manifest(layout, live.first_release).watermark_us),
         "wall_s": round(wall_s, 1),
         "seed": settings.seed,
         "report": str(report),
@@ -131,10 +133,9 @@ def freshness_s(settings: Settings, live: Live, swaps: list[dict[str, Any]]) -> 
 
 
 def _points(live: Live) -> tuple[ArmsPoint, ...]:
-    start = live.stretches[0].shop_us if live.stretches else 0
     return tuple(
         ArmsPoint(
-            shop_day=live.first_day + (s.shop_us - start) / DAY_US,
+            shop_day=_day_of(live, s.shop_us),
             wall_s=(s.wall_us - live.began_wall_us) / 1e6,
             queries=len(s.scores["full"]),
             release_id=s.release_id,
@@ -145,7 +146,6 @@ def _points(live: Live) -> tuple[ArmsPoint, ...]:
 
 
 def _swap_marks(settings: Settings, live: Live, swaps: list[dict[str, Any]]) -> tuple[SwapMark, ...]:
-    start = live.stretches[0].shop_us if live.stretches else 0
     marks = []
     for swap in swaps:
         old, new = (read_manifest(settings.layout, swap[k]) for k in ("previous", "release_id"))
@@ -155,11 +155,16 @@ def _swap_marks(settings: Settings, live: Live, swaps: list[dict[str, Any]]) -> 
                 swap["release_id"],
                 (swap["begin_wall_us"] - live.began_wall_us) / 1e6,
                 (swap["flip_wall_us"] - live.began_wall_us) / 1e6,
-                live.first_day + (swap["watermark_us"] - start) / DAY_US,
+                _day_of(live, swap["watermark_us"]),
                 (*changed["changed"], *changed["added"]),
             )
         )
     return tuple(marks)
+
+
+def _day_of(live: Live, shop_us: int) -> float:
+    """The shop day of a shop time; the live traffic begins with the first stretch."""
+    return live.first_day + (shop_us - live.stretches[0].shop_us) / DAY_US
 
 
 def _percentile(latency_us: NDArray[np.int64], q: float) -> float:

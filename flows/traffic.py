@@ -75,7 +75,7 @@ def live_trace(
     for day in range(first_day, first_day + n_days):
         plan = world.day(day)
         live = np.flatnonzero(split_sessions(plan, live=round(rate * day_seconds), seed=seed))
-        at = (plan.time_us[live] - world.start_of(first_day)) * (day_seconds / DAY_US)
+        at = (plan.time_us[live] - world.start_of(first_day)) * (day_seconds * 1e6 / DAY_US)
         live = live[(at >= 0) & (at < seconds * 1e6)]
         due.append(at[(at >= 0) & (at < seconds * 1e6)])
         days.append(np.full(len(live), day, np.int32))
