@@ -117,6 +117,24 @@ class LexicalIndex:
                     scores += [score for score, _ in hits]
         return np.array(rows, np.int64), np.array(scores, np.float32)
 
+    def search_all_then_any(
+        self, query_tokens: Sequence[str], k: int, *, enough: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """`search_rows` with all of the tokens or, where that finds fewer than `enough`, with any.
+
+        The first search is left out where a token is too rare for it to find enough.
+        """
+        wanted = list(dict.fromkeys(query_tokens))[:MAX_QUERY_TOKENS]
+        if len(wanted) > 1 and min(map(self._holders, wanted)) >= enough:
+            rows, scores = self.search_rows(wanted, k, minimum_match=len(wanted))
+            if len(rows) >= enough:
+                return rows, scores
+        return self.search_rows(wanted, k)
+
+    def _holders(self, token: str) -> int:
+        """How many items have the token."""
+        return sum(searcher.doc_freq("text", token) for searcher in self._searchers)
+
     def search(self, query_tokens: Sequence[str], k: int, *, minimum_match: int = 1) -> LexicalHits:
         """As `search_rows`: (ids int64 [h], scores float32 [h], tiers int8 [h])."""
         rows, scores = self.search_rows(query_tokens, k, minimum_match=minimum_match)

@@ -19,6 +19,7 @@ from components.measure.spans import NOT_RUN, Span, SpanLog
 from components.search import rank as ranking
 from components.search.live import Live, ReleaseView
 from components.search.pages import PageCache
+from components.search.queries import QueryMemory, class_codes, normalised
 from components.search.rank import ExploreConfig, Ranked
 from components.search.request import (
     Cursor,
@@ -31,11 +32,10 @@ from components.search.request import (
 )
 from components.search.retrieve import Candidates, RetrieveConfig, retrieve
 from components.search.summarise import Summaries, live_positions
-from components.search.understand import Meaning, class_codes, understand
+from components.search.understand import Meaning, understand
 from data.schema import IMPRESSION, NONE_ID, SURFACES, stable_hash
 from data.shop import Reply, Request
 from data.state import State
-from data.text import normalise
 from infra.errors import InputError
 from models.release import Release
 
@@ -157,6 +157,7 @@ class SearchPipeline:
         text, image = release.text_classifier, release.image_classifier
         self._text_codes = class_codes(text.classes if text else ())
         self._image_codes = class_codes(image.classes if image else ())
+        self.queries = QueryMemory(release)
 
     # ---- asking ----
 
@@ -259,7 +260,7 @@ class SearchPipeline:
             request.session_id,
             request.user_id,
             request.surface,
-            normalise(request.query),
+            normalised(request.query),
             request.photo,
             request.item_id,
             upload_key,
@@ -295,6 +296,7 @@ class SearchPipeline:
             text_codes=self._text_codes,
             image_codes=self._image_codes,
             photo=work.photo,
+            memory=self.queries,
         )
 
     def _retrieve(self, work: Work) -> None:

@@ -83,7 +83,7 @@ def rank(
     vector_scores, user_scores, _ = candidate_scores(state, meaning.context, rows, live.vectors, query)
     probs: NDArray[np.float32] = np.zeros(len(rows), np.float32)
     if meaning.code_probs is not None:
-        probs = meaning.code_probs[state.category[rows]]
+        probs = meaning.code_probs.of(state.category.take(rows))
     scores = candidates.fused.astype(np.float64)
     features: NDArray[np.float32] | None = None
     order: NDArray[np.intp] = np.arange(len(rows))

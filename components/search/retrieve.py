@@ -8,17 +8,19 @@ pass; items out of stock pass only where the shopper asked by words. It ranks no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.search.catalogue import Catalogue
 from components.search.live import Live
-from components.search.recommend import excluded
+from components.search.queries import VectorHits, nearest
+from components.search.recommend import excluded, user_vector
+from components.search.retrieve_kernel import fuse_rows, text_rows, vector_rows
 from components.search.understand import Meaning
 from data.shop import Request
 from data.state import State
-from models.candidate_features import text_match
 from models.release import Release
 
 __all__ = [
@@ -37,6 +39,10 @@ FOUND_BY = ("text", "text_delta", "vector", "vector_delta", "user", "popular", "
 TEXT, TEXT_DELTA, VECTOR, VECTOR_DELTA, USER, POPULAR, PHOTO = (1 << i for i in range(len(FOUND_BY)))
 NO_TIER = -1
 RRF_K = 60
+_NO_ROWS: NDArray[np.int32] = np.empty(0, np.int32)
+_NO_SCORES = np.empty(0, np.float32)
+_NO_BITS = np.empty(0, np.uint8)
+_NO_TIERS = np.empty(0, np.int8)
 _NEW_TIER = 1  # where a delta item, which has no tier yet, stands among equal text matches
 
 
@@ -57,11 +63,15 @@ class RetrieveConfig:
 
 @dataclass(frozen=True)
 class Source:
-    """Distinct rows int32 [n], best first, that one retriever found; its bit and its weight."""
+    """Distinct rows int32 [n], best first, that one retriever found; its bits and its weight.
+
+    `tiers` int8 [n]: where the retriever is the tiers.
+    """
 
     rows: NDArray[np.int32]
     bits: NDArray[np.uint8]
     weight: float = 1.0
+    tiers: NDArray[np.int8] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,8 +99,18 @@ class _Scene:
     state: State
     catalogue: Catalogue
     config: RetrieveConfig
-    allowed: NDArray[np.bool_]  # by row
+    in_stock: bool
+    left_out: NDArray[np.int32]  # rows never to offer
     image_codes: NDArray[np.int32]
+
+    def offered(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Those of the rows that may be offered."""
+        rows = rows[rows < self.live.n]
+        keep = self.state.alive[rows]
+        if self.in_stock:
+            keep &= self.state.stock[rows] > 0
+        rows = rows[keep]
+        return rows[~np.isin(rows, self.left_out)] if len(self.left_out) else rows
 
 
 def retrieve(
@@ -104,60 +124,58 @@ def retrieve(
     config: RetrieveConfig,
     image_codes: NDArray[np.int32],
     with_vectors: bool = True,
+    with_words: bool = True,
 ) -> Candidates:
-    """At most `config.candidates` candidates; `with_vectors=False` leaves the vector index out.
+    """At most `config.candidates` candidates.
 
-    `image_codes`: `class_codes` of the image classifier.
+    `with_vectors=False` leaves the vector index out, `with_words=False` the tiers; `image_codes`:
+    `class_codes` of the image classifier.
     """
-    allowed = state.alive[: live.n].copy()
-    if request.surface in config.in_stock_only:
-        allowed &= state.stock[: live.n] > 0
+    left_out = _NO_ROWS
     if request.surface in ("recommend", "similar"):
         item_row = state.item_row(request.item_id) if request.surface == "similar" else -1
-        out = excluded(state, meaning.context.user_row, item_row=item_row)
-        allowed[out[out < live.n]] = False
-    scene = _Scene(request, meaning, release, live, state, catalogue, config, allowed, image_codes)
-    tiers: dict[str, NDArray[np.int8]] = {}
+        left_out = excluded(state, meaning.context.user_row, item_row=item_row)
+    in_stock = request.surface in config.in_stock_only
+    scene = _Scene(request, meaning, release, live, state, catalogue, config, in_stock, left_out, image_codes)
     sources = []
     if len(meaning.image_probs):
         sources.append(_by_photo(scene))
     elif meaning.rewritten.words:
-        text, of_text = _by_words(scene)
-        sources.append(text)
-        tiers["text"] = of_text
+        sources.append(_by_words(scene))
     if with_vectors and meaning.query_vector is not None:
-        sources.append(_by_vector(scene, meaning.query_vector, config.vectors, VECTOR, VECTOR_DELTA))
+        of_words = meaning.query_vector is meaning.known.vector
+        hits = (
+            meaning.known.nearest(config.vectors)
+            if of_words
+            else nearest(release, meaning.query_vector, config.vectors)
+        )
+        sources.append(_by_vector(scene, meaning.query_vector, hits, VECTOR, VECTOR_DELTA))
     nothing_asked = not any(len(s.rows) for s in sources)
-    if with_vectors and meaning.user_vector is not None and (nothing_asked or request.surface == "recommend"):
-        sources.append(_by_vector(scene, meaning.user_vector, config.user, USER, USER))
+    if with_vectors and (nothing_asked or request.surface == "recommend"):
+        user = user_vector(state, meaning.context, live.vectors)
+        if user is not None:
+            sources.append(_by_vector(scene, user, nearest(release, user, config.user), USER, USER))
     if nothing_asked:
         sources.append(_by_popularity(scene))
-    found = fuse(sources, config.candidates)
-    if "text" in tiers:
-        by_row = np.full(live.n, NO_TIER, np.int8)
-        by_row[sources[0].rows] = tiers["text"]
-        found = Candidates(found.rows, found.fused, found.found, by_row[found.rows])
-    return found
+    return fuse(sources, config.candidates)
 
 
 def fuse(sources: list[Source], keep: int) -> Candidates:
     """Reciprocal-rank fusion of the sources, the best `keep` of it; equal scores go by row."""
-    rows = np.concatenate([s.rows for s in sources]) if sources else np.empty(0, np.int32)
-    if not len(rows):
-        return Candidates(rows, np.empty(0, np.float32), np.empty(0, np.uint8), np.empty(0, np.int8))
-    parts = [s.weight / (RRF_K + 1 + np.arange(len(s.rows))) for s in sources]
-    unique, inverse = np.unique(rows, return_inverse=True)
-    fused = np.bincount(inverse, np.concatenate(parts), len(unique))
-    found = np.zeros(len(unique), np.uint8)
-    start = 0
-    for source in sources:
-        stop = start + len(source.rows)
-        found[inverse[start:stop]] |= source.bits
-        start = stop
-    best = np.argsort(-fused, kind="stable")[:keep]
-    return Candidates(
-        unique[best], fused[best].astype(np.float32), found[best], np.full(len(best), NO_TIER, np.int8)
+    if not sources:
+        return Candidates(_NO_ROWS, _NO_SCORES, _NO_BITS, _NO_TIERS)
+    lengths = [len(s.rows) for s in sources]
+    tiers = [np.full(len(s.rows), NO_TIER, np.int8) if s.tiers is None else s.tiers for s in sources]
+    found = fuse_rows(
+        np.concatenate([s.rows for s in sources]),
+        np.concatenate([s.bits for s in sources]),
+        np.concatenate(tiers),
+        np.array([0, *accumulate(lengths)], np.int64),
+        np.array([s.weight for s in sources], np.float64),
+        RRF_K,
+        keep,
     )
+    return Candidates(*found)
 
 
 def found_by(bits: int) -> list[str]:
@@ -165,57 +183,59 @@ def found_by(bits: int) -> list[str]:
     return [name for i, name in enumerate(FOUND_BY) if bits >> i & 1]
 
 
-def _by_words(scene: _Scene) -> tuple[Source, NDArray[np.int8]]:
+def _by_words(scene: _Scene) -> Source:
     """Base hits of the tiers and delta items, by share of the query's words matched, tier, BM25."""
-    live, config = scene.live, scene.config
-    words = scene.meaning.rewritten.words
-    index = scene.release.lexical_index
-    distinct = len(set(words))
-    # All words first: else weak hits would fill a popular tier and stop the cascade short of good ones.
-    at, scores = index.search_rows(words, config.text, minimum_match=distinct)
-    if len(at) < config.text_enough and distinct > 1:
-        at, scores = index.search_rows(words, config.text, minimum_match=1)
-    rows, tiers = live.text_rows[at], index.tiers[at]
-    keep = rows >= 0
-    keep[keep] = scene.allowed[rows[keep]] & ~live.stale_text[rows[keep]]
-    rows, scores, tiers = rows[keep], scores[keep], tiers[keep]
-    delta = live.text_delta[scene.allowed[live.text_delta]]
-    both = np.concatenate([rows, delta])
-    if not len(both):
-        return Source(both, np.empty(0, np.uint8)), tiers
-    match = text_match(scene.state, scene.meaning.context.query_tokens, both)
-    from_base = np.arange(len(both)) < len(rows)
-    keep = from_base | (match > 0)
-    bm25 = np.concatenate([scores, np.zeros(len(delta), np.float32)])
-    tier = np.concatenate([tiers, np.full(len(delta), _NEW_TIER, np.int8)])
-    order = np.lexsort((-bm25, tier, -match))
-    order = order[keep[order]][: 2 * config.text]
-    bits = np.where(from_base, TEXT, TEXT_DELTA).astype(np.uint8)
-    shown = np.where(from_base, tier, NO_TIER).astype(np.int8)
-    return Source(both[order], bits[order]), shown[order]
+    live, config, state = scene.live, scene.config, scene.state
+    hits = scene.meaning.known.text_hits(config.text, enough=config.text_enough)
+    rows, bits, tiers = text_rows(
+        hits.at,
+        hits.scores,
+        hits.tiers,
+        live.text_rows,
+        live.stale_text,
+        live.text_delta,
+        state.items.alive,
+        state.items.stock,
+        scene.in_stock,
+        scene.left_out,
+        state.items.tokens,
+        state.document_frequency,
+        state.documents,
+        scene.meaning.context.query_tokens,
+        2 * config.text,
+        TEXT,
+        TEXT_DELTA,
+        _NEW_TIER,
+    )
+    return Source(rows, bits, tiers=tiers)
 
 
-def _by_vector(scene: _Scene, vector: NDArray[np.float32], k: int, base_bit: int, delta_bit: int) -> Source:
+def _by_vector(
+    scene: _Scene, vector: NDArray[np.float32], hits: VectorHits, base_bit: int, delta_bit: int
+) -> Source:
     """Nearest items of the base index and of the delta, by inner product."""
-    live = scene.live
-    at, similar = scene.release.vector_index.search_rows(vector[None], k)
-    known = at[0] >= 0
-    rows, scores = live.vector_rows[at[0][known]], similar[0][known]
-    keep = rows >= 0
-    keep[keep] = scene.allowed[rows[keep]] & ~live.stale_vector[rows[keep]]
-    rows, scores = rows[keep], scores[keep]
-    delta = live.vector_delta[scene.allowed[live.vector_delta]]
-    both = np.concatenate([rows, delta])
-    all_scores = np.concatenate([scores, live.vectors[delta] @ vector])
-    bits = np.where(np.arange(len(both)) < len(rows), base_bit, delta_bit).astype(np.uint8)
-    order = np.argsort(-all_scores, kind="stable")[:k]
-    return Source(both[order], bits[order])
+    live, items = scene.live, scene.state.items
+    rows, bits = vector_rows(
+        hits.at,
+        hits.scores,
+        live.vector_rows,
+        live.stale_vector,
+        live.vector_delta,
+        items.alive,
+        items.stock,
+        scene.in_stock,
+        scene.left_out,
+        live.vectors,
+        vector,
+        len(hits.at),
+        base_bit,
+        delta_bit,
+    )
+    return Source(rows, bits)
 
 
 def _by_popularity(scene: _Scene) -> Source:
-    rows = scene.catalogue.lists.popular
-    rows = rows[rows < scene.live.n]
-    rows = rows[scene.allowed[rows]][: scene.config.popular]
+    rows = scene.offered(scene.catalogue.lists.popular)[: scene.config.popular]
     return Source(rows, np.full(len(rows), POPULAR, np.uint8))
 
 
@@ -231,8 +251,8 @@ def _by_photo(scene: _Scene) -> Source:
         if share < config.photo_least or code not in lists.popular_in:
             continue
         wanted = int(np.ceil(share * config.candidates))
-        popular = _allowed(lists.popular_in[code], scene)[: int(np.ceil(wanted * config.photo_share))]
-        new = _allowed(lists.newest_in[code], scene)
+        popular = scene.offered(lists.popular_in[code])[: int(np.ceil(wanted * config.photo_share))]
+        new = scene.offered(lists.newest_in[code])
         new = new[~np.isin(new, popular)][: wanted - len(popular)]
         of_department = np.concatenate([popular, new])
         rows.append(of_department)
@@ -243,8 +263,3 @@ def _by_photo(scene: _Scene) -> Source:
     _, first = np.unique(best, return_index=True)
     best = best[np.sort(first)]
     return Source(best, np.full(len(best), PHOTO, np.uint8))
-
-
-def _allowed(rows: NDArray[np.int32], scene: _Scene) -> NDArray[np.int32]:
-    rows = rows[rows < scene.live.n]
-    return rows[scene.allowed[rows]]

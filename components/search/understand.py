@@ -6,46 +6,49 @@ It knows artifacts and state, nothing of how items are found.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.search.catalogue import Lists
 from components.search.live import Live
-from components.search.recommend import user_vector
-from data.codes import CODES, code_of, query_key
+from components.search.queries import CodeProbs, KnownQuery, QueryMemory, class_codes
+from data.codes import CODES
 from data.schema import SURFACES
 from data.shop import Request
 from data.state import State
-from data.text import token_hashes
 from models.candidate_features import Context
 from models.release import Release
-from models.speller import Rewritten, rewrite
+from models.speller import Rewritten
 
 __all__ = ["Meaning", "class_codes", "understand"]
+
+_SURFACE_CODE = {name: code for code, name in enumerate(SURFACES)}
+_NO_CODES: NDArray[np.int32] = np.empty(0, np.int32)
+_NO_PROBS: NDArray[np.float32] = np.empty(0, np.float32)
+_EVERY_CODE = np.arange(CODES, dtype=np.int16)
 
 
 @dataclass(frozen=True)
 class Meaning:
     """All that later stages know of the request.
 
-    code_probs float32 [CODES]: probability by category or department code, None without a
-    classifier's word; image_probs float32 [C]: the image classifier's, empty where no photo was given;
-    query_vector, user_vector float32 [dim] or None.
+    `known`: what the words mean; `code_probs`: probability by category or department code, None without
+    a classifier's word; image_probs float32 [C]: the image classifier's, empty where no photo was given;
+    query_vector float32 [dim] or None: of the words, or of the item that similar ones are sought for.
     """
 
-    rewritten: Rewritten
+    known: KnownQuery
     context: Context
-    code_probs: NDArray[np.float32] | None
+    code_probs: CodeProbs | None
     image_probs: NDArray[np.float32]
     query_vector: NDArray[np.float32] | None
-    user_vector: NDArray[np.float32] | None
 
-
-def class_codes(classes: tuple[str, ...]) -> NDArray[np.int32]:
-    """The state's categorical code of each class of a classifier: int32 [C]."""
-    return np.array([code_of(label) for label in classes], np.int32)
+    @property
+    def rewritten(self) -> Rewritten:
+        """The words put right."""
+        return self.known.rewritten
 
 
 def understand(
@@ -58,45 +61,37 @@ def understand(
     text_codes: NDArray[np.int32],
     image_codes: NDArray[np.int32],
     photo: NDArray[np.uint8] | None,
+    memory: QueryMemory | None = None,
 ) -> Meaning:
     """The meaning of a request.
 
     `text_codes`, `image_codes`: `class_codes` of the release's classifiers; `photo` uint8 [28, 28]
-    of an image request.
+    of an image request; `memory`: of this release, None remembers nothing.
     """
-    rewritten = rewrite(request.query, release.speller)
-    asked = bool(rewritten.words)
-    context = Context(
-        now_us=request.time_us,
-        user_row=state.user_row(request.user_id),
-        session_id=request.session_id,
-        surface=SURFACES.index(request.surface),
-        query_tokens=token_hashes(rewritten.text),
-        query_key=query_key(request.query),
-    )
-    code_probs: NDArray[np.float32] | None = None
-    image_probs = np.empty(0, np.float32)
+    known = (memory or QueryMemory(release, capacity=1)).of(request.query)
+    code_probs: CodeProbs | None = None
+    codes, probs, image_probs = _NO_CODES, _NO_PROBS, _NO_PROBS
     if photo is not None and release.image_classifier is not None:
         image_probs = release.image_classifier.predict(photo[None])[0]
-        code_probs = _by_code(image_codes, image_probs)
+        by_code = np.bincount(image_codes, image_probs, CODES).astype(np.float32)
         codes = lists.category_codes
-        probs = np.maximum(code_probs[lists.category_departments], code_probs[codes])
-        code_probs[codes] = probs
-        context = replace(context, category_codes=codes, category_probs=probs)
-    elif asked and release.text_classifier is not None:
-        probs = release.text_classifier.predict([rewritten.text])[0]
-        code_probs = _by_code(text_codes, probs)
-        context = replace(context, category_codes=text_codes, category_probs=probs)
-    vector: NDArray[np.float32] | None = None
+        probs = np.maximum(by_code[lists.category_departments], by_code[codes])
+        by_code[codes] = probs
+        code_probs = CodeProbs(_EVERY_CODE, by_code)
+    elif known.class_probs is not None:
+        code_probs, codes, probs = known.code_probs, text_codes, known.class_probs
+    context = Context(
+        request.time_us,
+        state.user_row(request.user_id),
+        request.session_id,
+        _SURFACE_CODE[request.surface],
+        known.tokens,
+        known.key,
+        codes,
+        probs,
+    )
+    vector = known.vector
     if request.surface == "similar":
         row = state.item_row(request.item_id)
         vector = live.vectors[row] if 0 <= row < live.n else None
-    elif asked:
-        vector = release.encoder.encode_queries([rewritten.text])[0]
-    user = user_vector(state, context, live.vectors)
-    return Meaning(rewritten, context, code_probs, image_probs, vector, user)
-
-
-def _by_code(codes: NDArray[np.int32], probs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32 [CODES]; classes that share a code share its probability."""
-    return np.bincount(codes, probs, CODES).astype(np.float32)
+    return Meaning(known, context, code_probs, image_probs, vector)

@@ -1,0 +1,195 @@
+"""The compiled inner loops of retrieval: which hits may be offered, in what order, fused into one list.
+
+A hit may be offered if the state knows it, it is alive, and (where asked) in stock and not among the
+rows left out. It sees arrays, never strings; `retrieve.py` says what they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from models.candidate_kernel import match_into
+
+__all__ = ["fuse_rows", "text_rows", "vector_rows"]
+
+_NO_TIER = -1
+
+
+@njit(cache=True)
+def _offered(row: int, alive: Any, stock: Any, in_stock: bool, left_out: Any) -> bool:
+    if not alive[row] or (in_stock and stock[row] <= 0):
+        return False
+    for other in left_out:  # noqa: SIM110 (compiled)
+        if other == row:
+            return False
+    return True
+
+
+@njit(cache=True)
+def _ordered(keys: Any, ties: Any) -> Any:
+    """Places by ascending key, equal keys by ascending tie: int64 [n]."""
+    order = np.argsort(keys)
+    for i in range(1, len(order)):
+        at = order[i]
+        j = i - 1
+        while j >= 0 and keys[order[j]] == keys[at] and ties[order[j]] > ties[at]:
+            order[j + 1] = order[j]
+            j -= 1
+        order[j + 1] = at
+    return order
+
+
+@njit(cache=True)
+def text_rows(
+    at: Any,
+    scores: Any,
+    tiers: Any,
+    row_of: Any,
+    stale: Any,
+    delta: Any,
+    alive: Any,
+    stock: Any,
+    in_stock: bool,
+    left_out: Any,
+    tokens: Any,
+    frequency: Any,
+    documents: int,
+    query: Any,
+    keep: int,
+    base_bit: int,
+    delta_bit: int,
+    new_tier: int,
+) -> Any:
+    """Base hits and delta items by share of the words matched, tier, BM25: (rows, bits, tiers) [≤ keep].
+
+    Delta items count with `new_tier` and BM25 0, and only if a word matches; `stale` bool [n]: base hits
+    to pass over, by row.
+    """
+    most = len(at) + len(delta)
+    rows = np.empty(most, np.int32)
+    bm25 = np.zeros(most, np.float32)
+    tier = np.empty(most, np.int8)
+    n = 0
+    for i in range(len(at)):
+        row = row_of[at[i]]
+        if 0 <= row < len(stale) and not stale[row] and _offered(row, alive, stock, in_stock, left_out):
+            rows[n] = row
+            bm25[n] = scores[i]
+            tier[n] = tiers[i]
+            n += 1
+    base = n
+    for row in delta:
+        if _offered(row, alive, stock, in_stock, left_out):
+            rows[n] = row
+            tier[n] = new_tier
+            n += 1
+    match = np.empty(n, np.float32)
+    match_into(tokens, frequency, documents, query, rows[:n], match)
+    # One integer orders by match, tier and BM25: the bits of non-negative floats order as they do.
+    match_bits = match.view(np.uint32)
+    bm25_bits = bm25.view(np.uint32)
+    keys = np.empty(n, np.uint64)
+    held = np.empty(n, np.int64)
+    m = 0
+    for i in range(n):
+        if i < base or match[i] > 0:
+            weight = np.uint64(0x3FFFFFFF - match_bits[i]) << np.uint64(34)
+            weight |= np.uint64(tier[i]) << np.uint64(32)
+            keys[m] = weight | np.uint64(0xFFFFFFFF - bm25_bits[i])
+            held[m] = i
+            m += 1
+    order = _ordered(keys[:m], held[:m])[:keep]
+    found = np.empty(len(order), np.int32)
+    bits = np.empty(len(order), np.uint8)
+    shown = np.empty(len(order), np.int8)
+    for k in range(len(order)):
+        i = held[order[k]]
+        found[k] = rows[i]
+        bits[k] = base_bit if i < base else delta_bit
+        shown[k] = tier[i] if i < base else _NO_TIER
+    return found, bits, shown
+
+
+@njit(cache=True)
+def vector_rows(
+    at: Any,
+    scores: Any,
+    row_of: Any,
+    stale: Any,
+    delta: Any,
+    alive: Any,
+    stock: Any,
+    in_stock: bool,
+    left_out: Any,
+    vectors: Any,
+    vector: Any,
+    keep: int,
+    base_bit: int,
+    delta_bit: int,
+) -> Any:
+    """Base hits (best first, padded with -1) and delta items by inner product: (rows, bits) [≤ keep]."""
+    most = len(at) + len(delta)
+    rows = np.empty(most, np.int32)
+    keys = np.empty(most, np.float32)
+    n = 0
+    for i in range(len(at)):
+        row = row_of[at[i]] if at[i] >= 0 else -1
+        if 0 <= row < len(stale) and not stale[row] and _offered(row, alive, stock, in_stock, left_out):
+            rows[n] = row
+            keys[n] = -scores[i]
+            n += 1
+    base = n
+    for row in delta:
+        if row < len(vectors) and _offered(row, alive, stock, in_stock, left_out):
+            product = np.float32(0.0)
+            for d in range(vectors.shape[1]):
+                product += vectors[row, d] * vector[d]
+            rows[n] = row
+            keys[n] = -product
+            n += 1
+    order: Any = np.arange(n)
+    if n > base:
+        order = _ordered(keys[:n], order)
+    order = order[:keep]
+    bits = np.empty(len(order), np.uint8)
+    for k in range(len(order)):
+        bits[k] = base_bit if order[k] < base else delta_bit
+    return rows[:n][order], bits
+
+
+@njit(cache=True)
+def fuse_rows(rows: Any, bits: Any, tiers: Any, starts: Any, weights: Any, constant: int, keep: int) -> Any:
+    """Reciprocal-rank fusion of sources laid end to end; source s is [starts[s], starts[s + 1]).
+
+    Returns (rows int32, fused float32, bits uint8, tiers int8) [≤ keep], best first, equal scores by row.
+    """
+    n = len(rows)
+    size = 16
+    while size < 2 * n:
+        size *= 2
+    table = np.full(size, -1, np.int32)  # open addressing: where a row stands in `found`
+    found = np.empty(n, np.int32)
+    fused = np.zeros(n)
+    of = np.zeros(n, np.uint8)
+    tier = np.full(n, _NO_TIER, np.int8)
+    m = 0
+    for s in range(len(weights)):
+        for i in range(starts[s], starts[s + 1]):
+            row = rows[i]
+            slot = (row * 2654435761) & (size - 1)
+            while table[slot] >= 0 and found[table[slot]] != row:
+                slot = (slot + 1) & (size - 1)
+            place = table[slot]
+            if place < 0:
+                place = table[slot] = m
+                found[m] = row
+                m += 1
+            fused[place] += weights[s] / (constant + 1 + i - starts[s])
+            of[place] |= bits[i]
+            if tiers[i] != _NO_TIER:
+                tier[place] = tiers[i]
+    order = _ordered(-fused[:m], found[:m])[:keep]
+    return found[order], fused[order].astype(np.float32), of[order], tier[order]
