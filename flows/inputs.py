@@ -6,7 +6,7 @@ reads no truth, and holds back the newest held-out sessions for the gate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from data.fractions import in_fraction
 from data.replica import current_state
-from data.schema import CART, CLICK, IMPRESSION, ORDER, SURFACES
+from data.schema import CART, CLICK, IMPRESSION, NONE_ID, ORDER, SEARCH, SURFACES
 from data.snapshots import Published, published, read_events
 from data.state import State
 from infra.clock import DAY_US, HOUR_US
@@ -36,8 +36,12 @@ __all__ = [
     "Inputs",
     "Scorers",
     "all_vectors",
+    "asked_at",
+    "clicked_pairs",
     "clicked_queries",
     "gate_rows",
+    "group_keys",
+    "held_out",
     "load_inputs",
     "ranker_rows",
 ]
@@ -125,8 +129,17 @@ def all_vectors(
     return ids, vectors
 
 
-def _held_out(sessions: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return in_fraction(sessions, GATE_SHARE, salt="gate")
+def group_keys(events: pa.Table, at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What is taken or left as a whole: the session of each event, without one its user, else its request."""
+    keys: NDArray[np.int64] = events["session_id"].to_numpy()[at]
+    for other in ("user_id", "request_id"):
+        keys = np.where(keys == NONE_ID, events[other].to_numpy()[at], keys)
+    return keys
+
+
+def held_out(groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether a group's events of the newest slice are kept for the gate and for evaluation."""
+    return in_fraction(groups, GATE_SHARE, salt="gate")
 
 
 @dataclass(frozen=True)
@@ -161,8 +174,8 @@ def _rows(inputs: Inputs, scorers: Scorers) -> tuple[TrainingRows, NDArray[np.bo
             events, since_us=since, until_us=watermark - inputs.snapshot["label_delay_us"]
         )
         heads = requests.rows[requests.starts[:-1]]
-        sessions, known = events["session_id"].to_numpy()[heads], events["known_time"].to_numpy()[heads]
-        gate = (known >= watermark - GATE_SLICE_US) & _held_out(sessions)
+        sessions, known = group_keys(events, heads), events["known_time"].to_numpy()[heads]
+        gate = (known >= watermark - GATE_SLICE_US) & held_out(sessions)
         keep = (known >= inputs.since_us) & inputs.kept(sessions, salt="session")
         keep = (keep | gate) & _clicked(events, heads)
         sizes = np.where(keep, np.diff(requests.starts), 0)
@@ -177,7 +190,7 @@ def _rows(inputs: Inputs, scorers: Scorers) -> tuple[TrainingRows, NDArray[np.bo
             vectors=None if encoder is None else all_vectors(encoder, inputs.state, scorers.index),
         )
         inputs.cache.clear()  # one set of rows may be hundreds of megabytes
-        inputs.cache[scorers.key] = (rows, gate[keep])
+        inputs.cache[scorers.key] = (replace(rows, session_ids=sessions[keep]), gate[keep])
     return inputs.cache[scorers.key]
 
 
@@ -193,29 +206,59 @@ def clicked_queries(inputs: Inputs) -> tuple[list[str], NDArray[np.int32], NDArr
 
     Weights are 1 for a click, 2 for a cart, 3 for an order. The gate's sessions are left out.
     """
-    events = inputs.events
-    kind, known = events["kind"].to_numpy(), events["known_time"].to_numpy()
-    at = np.flatnonzero(np.isin(kind, (CLICK, CART, ORDER)) & (known >= inputs.since_us))
-    sessions = events["session_id"].to_numpy()[at]
-    newest = known[at] >= inputs.watermark_us - GATE_SLICE_US
-    asked = _asked(events, events["request_id"].to_numpy()[at])
-    keep = (asked >= 0) & inputs.kept(sessions, salt="session") & ~(newest & _held_out(sessions))
-    at, asked = at[keep], asked[keep]
-    rows = inputs.state.item_rows(events["item_id"].to_numpy()[at])
-    queries = events["query"].take(pa.array(asked)).to_pylist()
+    at, weight = _learnt(inputs)
+    asked = asked_at(inputs.events, at)
+    at, asked, weight = at[asked >= 0], asked[asked >= 0], weight[asked >= 0]
+    rows = inputs.state.item_rows(inputs.events["item_id"].to_numpy()[at])
+    queries = inputs.events["query"].take(pa.array(asked)).to_pylist()
     good = np.array([r >= 0 and bool(q.strip()) for r, q in zip(rows.tolist(), queries, strict=True)], bool)
-    weight = np.select([kind[at] == CART, kind[at] == ORDER], [2.0, 3.0], 1.0)
     return [q for q, g in zip(queries, good, strict=True) if g], rows[good], weight[good]
 
 
-def _asked(events: pa.Table, request_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """An impression that tells what each request searched for, by position in the events; -1 none."""
-    shown = (events["kind"].to_numpy() == IMPRESSION) & (
+def clicked_pairs(inputs: Inputs) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+    """Two different items that the same user clicked one after the other, each way round.
+
+    Item rows int32 [n], rows int32 [n], weights [n] (of the second): what an encoder learns from where
+    nobody types. The gate's sessions are left out.
+    """
+    at, weight = _learnt(inputs)
+    rows = inputs.state.item_rows(inputs.events["item_id"].to_numpy()[at])
+    user = inputs.events["user_id"].to_numpy()[at]
+    who = np.where(user == NONE_ID, group_keys(inputs.events, at), user)
+    order = np.argsort(who, kind="stable")  # by user, in order of time
+    a, b = order[:-1], order[1:]
+    pair = (who[a] == who[b]) & (who[a] != NONE_ID) & (rows[a] != rows[b]) & (rows[a] >= 0) & (rows[b] >= 0)
+    a, b = a[pair], b[pair]
+    newest_last = np.argsort(np.concatenate([b, b]), kind="stable")
+    first, second = np.concatenate([a, b])[newest_last], np.concatenate([b, a])[newest_last]
+    return rows[first], rows[second], weight[second]
+
+
+def _learnt(inputs: Inputs) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Positions of the window's reactions that may be learnt from, and their weights."""
+    events = inputs.events
+    kind, known = events["kind"].to_numpy(), events["known_time"].to_numpy()
+    at = np.flatnonzero(np.isin(kind, (CLICK, CART, ORDER)) & (known >= inputs.since_us))
+    groups = group_keys(events, at)
+    newest = known[at] >= inputs.watermark_us - GATE_SLICE_US
+    at = at[inputs.kept(groups, salt="session") & ~(newest & held_out(groups))]
+    return at, np.select([kind[at] == CART, kind[at] == ORDER], [2.0, 3.0], 1.0)
+
+
+def asked_at(events: pa.Table, at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where it says what was typed before each reaction: a position in the events, -1 nowhere.
+
+    That is the reaction itself if it has a query, else the search or an impression of its request.
+    """
+    request_ids = events["request_id"].to_numpy()[at]
+    told = np.isin(events["kind"].to_numpy(), (SEARCH, IMPRESSION)) & (
         events["surface"].to_numpy() == SURFACES.index("search")
     )
-    rows = np.flatnonzero(shown)
+    rows = np.flatnonzero(told)
     known, first = np.unique(events["request_id"].to_numpy()[rows], return_index=True)
+    own = np.array([bool(q) for q in events["query"].take(pa.array(at)).to_pylist()], bool)
     if not len(known):
-        return np.full(len(request_ids), -1, np.int64)
+        return np.where(own, at, -1)
     place = np.minimum(np.searchsorted(known, request_ids), len(known) - 1)
-    return np.where(known[place] == request_ids, rows[first[place]], -1)
+    through = (known[place] == request_ids) & (request_ids != NONE_ID)
+    return np.where(own, at, np.where(through, rows[first[place]], -1))

@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 
 from data.sources import fashion_mnist
-from flows.inputs import Inputs, Scorers, clicked_queries, ranker_rows
+from flows.inputs import Inputs, Scorers, clicked_pairs, clicked_queries, ranker_rows
 from infra.clock import Clock
 from infra.errors import DataError
 from infra.settings import Settings
@@ -205,10 +205,17 @@ def _image_classifier(
 def _encoder(
     inputs: Inputs, parts: Parts, *, settings: Settings, clock: Clock, warm: bool, seed: int
 ) -> Parts:
-    """Learns which items a query leads to. Its index and ranker have to be made anew after it."""
+    """Learns which items a query leads to. Its index and ranker have to be made anew after it.
+
+    Where nobody types (a log of clicks alone), it learns which items go together instead.
+    """
     with measured() as cost:
         queries, rows, weights = clicked_queries(inputs)
         queries, rows, weights = queries[-MAX_PAIRS:], rows[-MAX_PAIRS:], weights[-MAX_PAIRS:]
+        if not queries:
+            before, rows, weights = clicked_pairs(inputs)
+            before, rows, weights = before[-MAX_PAIRS:], rows[-MAX_PAIRS:], weights[-MAX_PAIRS:]
+            queries = [item_text(orjson.loads(inputs.state.payload(r))) for r in before.tolist()]
         texts = {r: item_text(orjson.loads(inputs.state.payload(r))) for r in np.unique(rows).tolist()}
         init = parts.get("encoder") if warm else None
         model = Encoder.fit(queries, [texts[r] for r in rows.tolist()], weights, seed=seed, init=init)

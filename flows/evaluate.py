@@ -1,0 +1,178 @@
+"""How good is search: by the hidden relevance where the shop is simulated, else by what was clicked.
+
+The one place outside the simulated shoppers that reads the truth. docs/evaluation.md says what every
+number means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from data.replica import current_state
+from data.schema import SURFACES
+from data.snapshots import published
+from data.state import State
+from data.world.shop import World, public_path
+from flows.arms import first_pages, gain
+from flows.evaluate_log import ask, questions
+from flows.inputs import Inputs, gate_rows, load_inputs
+from flows.judgements import Judged, measure, write_trec
+from flows.retrievers import Retrievers
+from flows.train import Parts
+from infra.clock import DAY_US
+from infra.errors import DataError
+from infra.settings import Settings
+from models.metrics import bootstrap_mean
+from models.release import Release, champion, load_release
+
+__all__ = ["describe", "evaluate_search", "judge_world", "opened_release"]
+
+SEARCH = SURFACES.index("search")
+Progress = Callable[..., None]
+
+
+def evaluate_search(
+    settings: Settings,
+    *,
+    release_id: str | None = None,
+    queries: int = 1_000,
+    dump: Path | None = None,
+    progress: Progress = lambda *_: None,
+) -> dict[str, Any]:
+    """NDCG@10, precision@10, recall, MRR of the service and its parts, with 95 % intervals.
+
+    Returns {"retrievers": {name: {metric: {"mean", "low", "high"}}}, "queries", "items", "release_id",
+    "source": "truth" or "log", ...}. `dump`: also write TREC run and qrels files. Raises DataError where
+    there is no release, or nothing to ask.
+    """
+    release = opened_release(settings, release_id)
+    state = current_state(settings.layout)
+    more: dict[str, Any] = {}
+    if public_path(settings.layout).is_file():
+        source, surface = "truth", "search"
+        judged = judge_world(
+            World.open(settings.layout),
+            release,
+            state,
+            since_us=published(settings.layout).watermark_us,
+            queries=queries,
+            seed=settings.seed,
+            progress=progress,
+        )
+    else:
+        source = "log"
+        inputs = load_inputs(settings.layout, window_d=None)
+        asked = questions(inputs, most=queries, seed=settings.seed)
+        if not asked:
+            raise DataError(
+                "no click to judge by among the held-out sessions of the newest day of the log; "
+                "a longer log, or one with more sessions, has some"
+            )
+        surface = asked[0].request.surface
+        progress(f"{len(asked)} questions of the log")
+        judged = ask(release, inputs, asked)
+        more = _logged(release, inputs, settings.seed)
+    document = {
+        "source": source,
+        "surface": surface,
+        "release_id": release.release_id,
+        "queries": len(judged),
+        "items": int(np.count_nonzero(state.alive)),
+        "retrievers": {
+            name: {metric: interval.as_dict() for metric, interval in metrics.items()}
+            for name, metrics in measure(judged, seed=settings.seed).items()
+        },
+        **more,
+    }
+    if dump is not None:
+        document["files"] = [str(p) for p in write_trec(judged, dump, key_of=_keys(state))]
+    return document
+
+
+def opened_release(settings: Settings, release_id: str | None) -> Release:
+    """The release of that id, or the champion. DataError where there is none."""
+    name = release_id or champion(settings.layout)
+    if name is None:
+        raise DataError(f"no release in {settings.layout.root}; `shelflife refresh` makes one")
+    return load_release(settings.layout, name)
+
+
+def judge_world(
+    world: World,
+    release: Release,
+    state: State,
+    *,
+    since_us: int,
+    queries: int,
+    seed: int,
+    progress: Progress = lambda *_: None,
+) -> list[Judged]:
+    """The next day's text queries, judged by the true relevance of every item that the shop has.
+
+    Gain 2^(4r) − 1 of a relevance r, grade ⌊4r⌋: an item is relevant if a shopper who looks at it
+    clicks in one case of four or more.
+    """
+    retrievers = Retrievers.of(release, state)
+    ids = state.item_ids[state.alive]
+    first = (since_us - world.start_us) // DAY_US
+    asked = []
+    for day in (first, first + 1):
+        plan = world.day(int(day))
+        rows = first_pages(plan, since_us=since_us, until_us=since_us + DAY_US, most=len(plan), seed=seed)
+        asked += [(plan, i) for i in rows.tolist() if plan.surface[i] == SEARCH and plan.query[i]]
+    if len(asked) > queries:
+        pick = np.sort(np.random.default_rng(seed).choice(len(asked), queries, replace=False))
+        asked = [asked[i] for i in pick.tolist()]
+    judged = []
+    for number, (plan, i) in enumerate(asked, 1):
+        relevance = world.relevance(plan, i, ids)
+        judged.append(
+            Judged(
+                query_id=f"q{number}",
+                cluster=int(plan.session_id[i]),
+                ids=ids,
+                gains=gain(relevance),
+                grades=np.floor(4 * relevance).astype(np.int8),
+                lists=retrievers.lists(plan.request(i)),
+            )
+        )
+        if number % 100 == 0:
+            progress(f"{number} of {len(asked)} queries")
+    return judged
+
+
+def _logged(release: Release, inputs: Inputs, seed: int) -> dict[str, Any]:
+    """NDCG@10 of the order that the ranker gives to what was shown in the gate's slice, by clicks."""
+    if release.ranker is None:
+        return {"logged_ndcg10": None, "logged_requests": 0}
+    rows = gate_rows(inputs, Parts.of(release).scorers())
+    scores = release.ranker.logged_ndcg10(rows)[1] if len(rows.groups) else np.empty(0)
+    interval = bootstrap_mean(scores, clusters=rows.session_ids, seed=seed)
+    return {
+        "logged_ndcg10": interval.as_dict() if len(scores) else None,
+        "logged_requests": len(scores),
+    }
+
+
+def _keys(state: State) -> Callable[[int], str]:
+    """An item's own key, as its shop knows it."""
+
+    def key(item_id: int) -> str:
+        row = state.item_row(item_id)
+        fields = orjson.loads(state.payload(row)) if row >= 0 else {}
+        return str(fields.get("item_id", item_id))
+
+    return key
+
+
+def describe(document: dict[str, Any]) -> Sequence[Sequence[object]]:
+    """Rows of a table: retriever, then each metric's mean and interval."""
+    return [
+        (name, *(f"{m['mean']:.3f} [{m['low']:.3f}, {m['high']:.3f}]" for m in metrics.values()))
+        for name, metrics in document["retrievers"].items()
+    ]
