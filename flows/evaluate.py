@@ -6,7 +6,7 @@ number means.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -170,9 +170,16 @@ def _keys(state: State) -> Callable[[int], str]:
     return key
 
 
-def describe(document: dict[str, Any]) -> Sequence[Sequence[object]]:
-    """Rows of a table: retriever, then each metric's mean and interval."""
-    return [
-        (name, *(f"{m['mean']:.3f} [{m['low']:.3f}, {m['high']:.3f}]" for m in metrics.values()))
-        for name, metrics in document["retrievers"].items()
-    ]
+def describe(document: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The retrievers as a table: columns, and a row each with means and intervals."""
+    metrics = list(dict.fromkeys(m for found in document["retrievers"].values() for m in found))
+    rows = []
+    for name, found in document["retrievers"].items():
+        cells = (found.get(m) for m in metrics)
+        rows.append(
+            (
+                name,
+                *("-" if c is None else f"{c['mean']:.3f} [{c['low']:.3f}, {c['high']:.3f}]" for c in cells),
+            )
+        )
+    return ("retriever", *metrics), rows

@@ -46,7 +46,9 @@ class Judged:
         known = self.ids[at] == found
         gains = np.where(known, self.gains[at], 0.0)
         hit = known & (self.grades[at] > 0)
-        quality = ndcg(gains[known], self.gains, 10), ndcg(gains, self.gains, 10)
+        # Where all that is known of is relevant, any order of it is the best one.
+        judged = ndcg(gains[known], self.gains, 10) if (self.gains == 0).any() else np.nan
+        quality = judged, ndcg(gains, self.gains, 10)
         if not total:
             return (*quality, *[np.nan] * (len(METRICS) - 2))
         return (
@@ -59,7 +61,7 @@ class Judged:
 
 
 def measure(judged: Sequence[Judged], *, seed: int) -> dict[str, dict[str, Interval]]:
-    """Retriever → metric → mean with its interval, sessions resampled whole.
+    """Retriever → metric → mean with its interval, sessions resampled whole; no metric without a value.
 
     A retriever that could not run for a query is absent from its lists and found nothing.
     """
@@ -71,6 +73,7 @@ def measure(judged: Sequence[Judged], *, seed: int) -> dict[str, dict[str, Inter
         found[name] = {
             metric: bootstrap_mean(table[:, k], clusters=clusters, seed=seed)
             for k, metric in enumerate(METRICS)
+            if not np.isnan(table[:, k]).all()
         }
     return found
 

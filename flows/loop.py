@@ -13,6 +13,7 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 from flows import refresh as plain
 from flows.ingest import ingest
@@ -140,7 +141,9 @@ def refresh_flow(
                 parts = make_task(name, settings, inputs, parts, warm=start == "warm")
             release_id = publish_task(settings, parts, inputs)
             outcome = promote_task(settings, release_id, margin, inputs)
-        report = plain.report(settings, component, ingested, parts, inputs, outcome, cost)
+        report = plain.report(
+            settings, component, ingested, parts, inputs, outcome, cost, flow_run_id=str(flow_run.id or "")
+        )
     _show(report)
     return report
 

@@ -126,11 +126,17 @@ def report(
     inputs: Inputs,
     outcome: dict[str, Any],
     cost: Cost,
+    *,
+    flow_run_id: str = "",
 ) -> dict[str, Any]:
-    """What a refresh did, as a plain document; also kept as a line of `run/refreshes.jsonl`."""
+    """What a refresh did, as a plain document; also kept as a line of `run/refreshes.jsonl`.
+
+    `flow_run_id`: of Prefect, by which who asked for the run finds the document.
+    """
     end_us = wall_us()
     document = {
         "component": component,
+        "flow_run_id": flow_run_id,
         "begin_wall_us": end_us - int(cost.wall_s * 1e6),
         "end_wall_us": end_us,
         **outcome,

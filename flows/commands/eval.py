@@ -1,13 +1,13 @@
-"""`shelflife eval search`."""
+"""`shelflife eval search`, `eval text` and `eval image`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, verb
+from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, table, verb
 
 app = verb("Measure quality, with intervals of confidence.")
 
@@ -17,11 +17,16 @@ def group() -> None:
     """Measure quality, with intervals of confidence."""
 
 
+ReleaseOption = Annotated[
+    str | None, typer.Option("--release", help="The release to judge (default: the champion).")
+]
+
+
 @app.command()
 def search(
     ctx: typer.Context,
-    release: Annotated[str | None, typer.Option(help="The release to judge (default: the champion).")] = None,
-    queries: Annotated[int, typer.Option(min=1, help="How many queries to ask.")] = 1000,
+    release: ReleaseOption = None,
+    queries: Annotated[int, typer.Option(min=1, help="How many queries to ask at most.")] = 1000,
     dump: Annotated[
         Path | None, typer.Option(help="Write TREC files FILE.run and FILE.qrels for other tools.")
     ] = None,
@@ -29,10 +34,75 @@ def search(
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge search on the world's hidden relevance: NDCG, recall, MRR."""
-    from flows.evaluate import evaluate_search
+    """Judge search by a world's hidden relevance, else by logged clicks: NDCG, precision, recall, MRR."""
+    from flows.evaluate import describe, evaluate_search
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
-    with session.progress("eval search"):
-        report = evaluate_search(session.settings, release_id=release, queries=queries, dump=dump)
-    session.emit(report)
+    with session.progress("eval search") as say:
+        report = evaluate_search(
+            session.settings, release_id=release, queries=queries, dump=dump, progress=say
+        )
+    asked = "queries" if report["surface"] == "search" else "next clicks foreseen by recommendations"
+    by = "the hidden relevance" if report["source"] == "truth" else "clicks of held-out sessions"
+    lines = [
+        f"{report['release_id']}: {report['queries']} {asked}, {report['items']} items, judged by {by}",
+        table(*describe(report)),
+    ]
+    if logged := report.get("logged_ndcg10"):
+        lines.append(
+            f"the ranker's order of what was shown: NDCG@10 {_interval(logged)} "
+            f"on {report['logged_requests']} clicked requests"
+        )
+    lines += [f"wrote {file}" for file in report.get("files", ())]
+    session.emit(report, "\n".join(lines))
+
+
+@app.command()
+def text(
+    ctx: typer.Context,
+    release: ReleaseOption = None,
+    queries: Annotated[int, typer.Option(min=1, help="How many queries to ask at most.")] = 1000,
+    home: HomeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge how queries are understood: accuracy of their category, typing errors put right."""
+    from flows.evaluate_classifiers import evaluate_text
+
+    session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    with session.progress("eval text"):
+        report = evaluate_text(session.settings, release_id=release, queries=queries)
+    session.emit(report, _measured(report))
+
+
+@app.command()
+def image(
+    ctx: typer.Context,
+    release: ReleaseOption = None,
+    home: HomeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge how photos are understood: accuracy on the 10,000 test photos of Fashion-MNIST."""
+    from flows.evaluate_classifiers import evaluate_image
+
+    session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    with session.progress("eval image") as say:
+        report = evaluate_image(session.settings, release_id=release, progress=say)
+    session.emit(report, _measured(report))
+
+
+def _interval(found: dict[str, float]) -> str:
+    return f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+def _measured(report: dict[str, Any]) -> str:
+    lines = []
+    for name, value in report.items():
+        if isinstance(value, dict) and set(value) == {"mean", "low", "high"}:
+            lines.append(f"{name}: {_interval(value)}")
+        elif isinstance(value, dict):
+            lines.append(f"{name}: " + ", ".join(f"{k} {v:.3f}" for k, v in value.items()))
+        else:
+            lines.append(f"{name}: {value}")
+    return "\n".join(lines)

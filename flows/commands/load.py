@@ -25,6 +25,17 @@ def run(
     from flows.load import load
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json, http_port=http_port)
-    with session.progress("load"):
-        report = load(session.settings, rate=rate, seconds=seconds)
-    session.emit(report)
+    with session.progress("load") as say:
+        report = load(session.settings, rate=rate, seconds=seconds, progress=say)
+    latency = report["latency_ms"]
+    told = ", ".join(f"{k} {v:.2f}" for k, v in latency.items() if isinstance(v, float))
+    lines = [
+        f"{report['verdict']}: {report['requests']} requests at {report['achieved_rate']:g}/s, "
+        f"{report['failed']} failed",
+        *(f"  because {reason}" for reason in report["reasons"]),
+        *(f"  note: {note}" for note in report["notes"]),
+        f"latency from due to answered, ms: {told}",
+        f"answered by: {', '.join(f'{k} {n}' for k, n in report['labels'].items())}",
+        f"every request: {report['result']}",
+    ]
+    session.emit(report, "\n".join(lines))

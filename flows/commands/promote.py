@@ -30,4 +30,12 @@ def run(
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress("promote"):
         report = promote(session.settings, release_id=release, margin=margin)
-    session.emit(report)
+    verdict = report["verdict"]
+    if verdict is None:
+        text = f"{report['release_id']} is the champion already"
+    else:
+        did = "was promoted" if report["promoted"] else f"was refused; {report['champion']} stays champion"
+        text = f"{report['release_id']} {did}: {'; '.join(verdict['reasons'])}"
+    session.emit(report, text)
+    if verdict is not None and not report["promoted"]:
+        raise typer.Exit(3)

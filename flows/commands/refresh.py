@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import typer
 
-from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, verb
+from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, table, verb
 from infra.errors import ConfigError
+from infra.settings import Settings
 
 app = verb("Retrain and rebuild from the newest snapshot, and promote what passes the gate.")
 
@@ -44,17 +46,55 @@ def run(
         raise ConfigError(f"--window-d is {window_d:g}; expected a number of days above 0")
     if start not in ("cold", "warm"):
         raise ConfigError(f"--start is {start!r}; expected cold or warm")
-    from flows.refresh import WINDOW_D, refresh
+    from flows.refresh import WINDOW_D
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    parameters = {
+        "component": component,
+        "fraction": fraction,
+        "window_d": window_d or WINDOW_D,
+        "start": start,
+        "margin": margin,
+    }
     with session.progress("refresh") as say:
-        report = refresh(
-            session.settings,
-            component=component,
-            fraction=fraction,
-            window_d=window_d or WINDOW_D,
-            start=start,
-            margin=margin,
-            progress=say,
+        report = refreshed(session.settings, parameters, say)
+    session.emit(report, describe(report))
+
+
+def refreshed(settings: Settings, parameters: dict[str, Any], say: Callable[..., None]) -> dict[str, Any]:
+    """The plain function, or its flow where this home's flow runner is up."""
+    from infra.cluster import PREFECT, RUNNER, running
+
+    if {PREFECT, RUNNER} <= set(running(settings)):
+        from flows.deployed import refresh_through_prefect
+
+        return refresh_through_prefect(settings, parameters, progress=say)
+    from flows.refresh import refresh
+
+    return refresh(settings, **parameters, progress=say)
+
+
+def describe(report: Mapping[str, Any]) -> str:
+    """What a refresh did, in lines."""
+    verdict = report["verdict"] or {}
+    did = "was promoted" if report["promoted"] else f"was not promoted; {report['champion']} stays champion"
+    read = report["snapshot"]
+    window = "all" if read["window_d"] is None else f"{read['window_d']:g} days"
+    rows = [
+        (
+            name,
+            version.removeprefix(f"{name}-"),
+            f"{report['train_cpu_s'].get(name, 0.0):.2f}",
+            " ".join(f"{k}={v:.4g}" for k, v in report["metrics"].get(name, {}).items()),
         )
-    session.emit(report)
+        for name, version in report["made"].items()
+    ]
+    return "\n".join(
+        [
+            f"{report['release_id']} {did}: {'; '.join(verdict.get('reasons', ('it is the champion',)))}",
+            table(("made", "version", "CPU-s", "metrics"), rows),
+            f"from {window} of {read['rows']:,} events (commit {read['commit']}), fraction {read['fraction']:g}; "
+            f"{report['ingested']['rows']:,} events were new; "
+            f"{report['seconds']:.1f} s, {report['cpu_s']:.1f} CPU-s",
+        ]
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import typer
 
@@ -21,21 +23,39 @@ def run(
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress("releases"):
         rows = open_registry(session.settings.layout.mlflow).releases()
-    text = table(
-        ("version", "release", "created (UTC)", "alias", "gate", "metrics", "components"),
-        [
-            (
-                r["version"],
-                r["release_id"],
-                datetime.datetime.fromtimestamp(r["created_us"] / 1e6, datetime.UTC).strftime(
-                    "%Y-%m-%d %H:%M:%S"
-                ),
-                r["alias"],
-                {None: None, True: "passed", False: "refused"}[(r["verdict"] or {}).get("passed")],
-                " ".join(f"{k}={v:.4g}" for k, v in sorted(r["metrics"].items())),
-                " ".join(f"{k}:{v}" for k, v in sorted(r["components"].items())),
-            )
-            for r in rows
-        ],
+    session.emit(
+        {"releases": rows}, describe(rows) if rows else "no release yet; `shelflife refresh` makes one"
     )
-    session.emit({"releases": rows}, text if rows else "no release yet; `shelflife refresh` makes one")
+
+
+def describe(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table of releases, newest first; of the components, those that differ from the parent's are named."""
+    known = {r["release_id"]: r["components"] for r in rows}
+    cells = []
+    for r in rows:
+        parent = known.get(r["parent"], {})
+        new = [name for name, version in r["components"].items() if parent.get(name) != version]
+        created = datetime.datetime.fromtimestamp(r["created_us"] / 1e6, datetime.UTC)
+        verdict = r["verdict"] or {}
+        cells.append(
+            (
+                r["release_id"],
+                f"{created:%Y-%m-%d %H:%M}",
+                {None: None, True: "passed", False: "refused"}[verdict.get("passed")],
+                _gain(verdict),
+                r["alias"],
+                r["parent"],
+                " ".join(sorted(new)) if len(new) < len(r["components"]) else "everything",
+                " ".join(f"{k}={v:.3f}" for k, v in sorted(r["metrics"].items())),
+            )
+        )
+    columns = ("release", "shop time", "gate", "NDCG@10 by the gate", "is", "parent", "new in it", "metrics")
+    return table(columns, cells)
+
+
+def _gain(verdict: Mapping[str, Any]) -> str | None:
+    """The challenger's score and by how much it differs from the champion's."""
+    difference = verdict.get("difference")
+    if not difference:
+        return None
+    return f"{verdict['ndcg10_challenger']:.3f} ({difference['mean']:+.3f})"

@@ -19,4 +19,4 @@ def run(
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress("rollback"):
         report = rollback(session.settings)
-    session.emit(report)
+    session.emit(report, f"{report['release_id']} is champion again; it was {report['was']}")

@@ -1,0 +1,64 @@
+"""A refresh through Prefect: the deployment of a home's running flow runner, waited for.
+
+The run's result lives in the runner's process; what came of it is read from the home's record of
+refreshes. It knows no training.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from flows.refresh import read_refreshes
+from infra.cluster import prefect_environment, prefect_url
+from infra.errors import EnvironmentError_, PromiseBroken
+from infra.settings import Settings
+
+__all__ = ["refresh_through_prefect"]
+
+DEPLOYMENT = "refresh/refresh"
+
+
+def refresh_through_prefect(
+    settings: Settings,
+    parameters: dict[str, Any],
+    *,
+    timeout_s: float = 3_600.0,
+    progress: Callable[..., None] = lambda *_: None,
+) -> dict[str, Any]:
+    """Run the refresh deployment, wait for its end, and return the document that it wrote.
+
+    Raises EnvironmentError_ where Prefect cannot be asked or another refresh is under way, PromiseBroken
+    where the run failed.
+    """
+    # Prefect reads its settings when it is imported.
+    os.environ.update(prefect_environment(settings) | {"PREFECT_API_URL": prefect_url(settings)})
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    import httpx
+    from prefect.deployments import run_deployment
+    from prefect.exceptions import PrefectException
+
+    progress(f"through Prefect at {prefect_url(settings)}")
+    try:
+        run: Any = run_deployment(
+            DEPLOYMENT,
+            parameters={"home": str(settings.home), "seed": settings.seed, **parameters},
+            timeout=timeout_s,
+            poll_interval=0.5,
+        )
+    except (PrefectException, httpx.HTTPError) as error:
+        raise EnvironmentError_(
+            f"Prefect at {prefect_url(settings)} did not run {DEPLOYMENT} ({error}); "
+            "`shelflife status` shows what runs, `shelflife down` and `up` start it anew"
+        ) from error
+    state = run.state
+    if state is None or not state.is_completed():
+        said = f"{state.name}: {state.message}" if state is not None else "no state"
+        if state is not None and state.is_cancelled():
+            raise EnvironmentError_(f"another refresh is under way ({said}); wait for it and repeat")
+        raise PromiseBroken(f"the refresh {run.name} ended as {said}; see the flow runner's log in run/")
+    for document in reversed(read_refreshes(settings.layout)):
+        if document.get("flow_run_id") == str(run.id):
+            return document
+    raise PromiseBroken(f"the refresh {run.name} ended, but its record is not in {settings.layout.run}")
