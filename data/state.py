@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from data.codes import CODES, TEXT_FIELDS, code_of, item_text
 from data.event_batch import Batch
+from data.payloads import Payloads, number_of
 from data.schema import ITEM_DELETE, USER_UPSERT
 from data.state_arrays import (
     HALF_LIVES_US,
@@ -33,6 +34,7 @@ from data.state_arrays import (
     empty_requests,
     empty_sessions,
     grown,
+    newest_first,
 )
 from data.state_files import load_arrays, save_arrays, state_hash
 from data.state_kernel import fold_events, session_slot
@@ -64,7 +66,7 @@ class State:
         self.n_items = 0
         self.n_users = 0
         self.as_of_us = 0
-        self._payloads: list[str] = []
+        self._payloads = Payloads()
         self._item_rows: dict[int, int] = {}
         self._user_rows: dict[int, int] = {}
         self._mutations: list[int] = []
@@ -87,7 +89,7 @@ class State:
     @property
     def payloads(self) -> list[str]:
         """The items' JSON by row."""
-        return self._payloads
+        return self._payloads.all()
 
     @property
     def alive(self) -> NDArray[np.bool_]:
@@ -139,7 +141,7 @@ class State:
 
     def payload(self, row: int) -> str:
         """The item's JSON as of its last upsert, merged over earlier ones."""
-        return self._payloads[row]
+        return self._payloads.get(row)
 
     def changed_since(self, version: int) -> NDArray[np.int32]:
         """Rows upserted or deleted since that catalogue_version, in order; may repeat.
@@ -162,16 +164,18 @@ class State:
         rows: list[int] = []
         slot = self.session_slot(session_id)
         if slot >= 0:
-            rows += _ring(self.sessions.recent[slot], int(self.sessions.recent_n[slot]))
+            rows += newest_first(self.sessions.recent[slot], int(self.sessions.recent_n[slot]))
         if user_row >= 0:
-            rows += _ring(self.users.recent[user_row], int(self.users.recent_n[user_row]))
+            rows += newest_first(self.users.recent[user_row], int(self.users.recent_n[user_row]))
         return np.array(list(dict.fromkeys(rows))[:16], np.int32)
 
     def bought(self, user_row: int) -> NDArray[np.int32]:
         """Rows ordered most recently, newest first; k ≤ 8."""
         if user_row < 0:
             return np.empty(0, np.int32)
-        return np.array(_ring(self.users.bought[user_row], int(self.users.bought_n[user_row])), np.int32)
+        return np.array(
+            newest_first(self.users.bought[user_row], int(self.users.bought_n[user_row])), np.int32
+        )
 
     def popularity(self, now_us: int) -> NDArray[np.float64]:
         """Click and purchase rate, smoothed and corrected for position: float64 [n_items].
@@ -276,49 +280,70 @@ class State:
         if kind == ITEM_DELETE:
             if row >= 0 and self.items.alive[row]:
                 self._count_text(row, -1)
+                self._count_price(row, -1)
                 self.items.alive[row] = False
                 self._mutations.append(row)
             return
-        if row < 0:
+        new = row < 0
+        if new:
             if self.n_items == len(self.items.item_ids):
                 self.items = grown(self.items, ITEM_COLUMNS, 2 * self.n_items)
             row = self.n_items
             self.items.item_ids[row] = item_id
             self._item_rows[item_id] = row
-            self._payloads.append("{}")
+            self._payloads.append()
+            self.items.stock[row] = 1
+            self.items.created_us[row] = int(batch.event_us[i])
             self.n_items += 1
-        self._upsert(row, batch.payload(i), int(batch.event_us[i]))
+        self._upsert(row, batch.payload(i), int(batch.event_us[i]), new=new)
         self._mutations.append(row)
 
-    def _upsert(self, row: int, change: dict[str, Any], time_us: int) -> None:
+    def _upsert(self, row: int, change: dict[str, Any], time_us: int, *, new: bool) -> None:
         items = self.items
-        if items.alive[row]:
-            self._count_text(row, -1)
-        payload = {**orjson.loads(self._payloads[row]), **change}
-        payload.setdefault("created_at", time_us)
-        self._payloads[row] = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS).decode()
-        items.price[row] = _number(payload, "price", 0)
-        items.list_price[row] = _number(payload, "list_price", float(items.price[row]))
-        items.stock[row] = int(_number(payload, "stock", 1))
-        count = _number(payload, "rating_count", 0)
-        items.rating[row] = _number(payload, "rating_sum", np.nan) / count if count > 0 else np.nan
-        items.rating_count[row] = count
-        items.created_us[row] = int(_number(payload, "created_at", time_us))
-        items.photo[row] = int(_number(payload, "photo", -1))
+        self._payloads.change(row, change, time_us)
+        alive = bool(items.alive[row])
+        worded = not alive or any(name in change for name in TEXT_FIELDS)
+        if alive:
+            self._count_price(row, -1)
+            if worded:
+                self._count_text(row, -1)
+        for name in ("price", "list_price", "stock", "photo"):
+            value = number_of(change, name)
+            if value is not None:
+                getattr(items, name)[row] = value
+        created = number_of(change, "created_at")
+        if created is not None:
+            items.created_us[row] = int(created)
+        self._rate(row, number_of(change, "rating_sum"), number_of(change, "rating_count"))
         for name in CODED:
             if name in change:
-                getattr(items, name)[row] = code_of(str(payload.get(name) or ""))
-        if any(name in change for name in TEXT_FIELDS):
-            found = list(dict.fromkeys(token_hashes(item_text(payload)).tolist()))[:TOKENS]
+                getattr(items, name)[row] = code_of(str(change[name] or ""))
+        if worded:
+            whole = change if new else orjson.loads(self._payloads.get(row))
+            found = list(dict.fromkeys(token_hashes(item_text(whole)).tolist()))[:TOKENS]
             items.tokens[row] = 0
             items.tokens[row, : len(found)] = found
+            self._count_text(row, 1)
         items.alive[row] = True
-        self._count_text(row, 1)
+        self._count_price(row, 1)
+
+    def _rate(self, row: int, total: float | None, count: float | None) -> None:
+        if total is None and count is None:
+            return
+        items = self.items
+        if total is None:
+            total = float(items.rating[row]) * float(items.rating_count[row])
+        if count is None:
+            count = float(items.rating_count[row])
+        items.rating[row] = total / count if count > 0 else np.nan
+        items.rating_count[row] = count
 
     def _count_text(self, row: int, sign: int) -> None:
         held = self.items.tokens[row]
         np.add.at(self.document_frequency, held[held != 0] & (DF_BUCKETS - 1), sign)
         self.documents += sign
+
+    def _count_price(self, row: int, sign: int) -> None:
         if self.items.price[row] > 0:
             self.category_price[self.items.category[row], 0] += sign * np.log(float(self.items.price[row]))
             self.category_price[self.items.category[row], 1] += sign
@@ -340,12 +365,12 @@ class State:
 
     def content_hash(self) -> str:
         """Hex SHA-256 over everything that the state holds."""
-        return state_hash(self._arrays(), self._scalars(), self._payloads)
+        return state_hash(self._arrays(), self._scalars(), self._payloads.all())
 
     def save(self, folder: Path) -> None:
         """Write the state into a new folder, whole or not at all."""
         scalars = self._scalars() | {"catalogue_version": self.catalogue_version}
-        save_arrays(folder, self._arrays(), scalars, self._payloads)
+        save_arrays(folder, self._arrays(), scalars, self._payloads.all())
 
     @classmethod
     def load(cls, folder: Path) -> State:
@@ -366,24 +391,8 @@ class State:
         state.category_price = arrays["category_price"]
         state.document_frequency = arrays["document_frequency"]
         state.documents, state.as_of_us = scalars["documents"], scalars["as_of_us"]
-        state._payloads = payloads
+        state._payloads = Payloads(payloads)
         state._item_rows = {i: r for r, i in enumerate(state.item_ids.tolist())}
         state._user_rows = {i: r for r, i in enumerate(state.users.user_ids[: state.n_users].tolist())}
         state._mutations_base = scalars["catalogue_version"]
         return state
-
-
-def _ring(ring: NDArray[np.int32], count: int) -> list[int]:
-    held = len(ring)
-    if count <= held:
-        return list(ring[:count][::-1].tolist())
-    at = count % held
-    return list(np.concatenate([ring[:at][::-1], ring[at:][::-1]]).tolist())
-
-
-def _number(payload: dict[str, Any], name: str, none: float) -> float:
-    value = payload.get(name)
-    try:
-        return float(value) if value is not None and value != "" else none
-    except (TypeError, ValueError):
-        return none

@@ -33,6 +33,7 @@ __all__ = [
     "empty_requests",
     "empty_sessions",
     "grown",
+    "newest_first",
 ]
 
 # exposure is the sum of DCG discounts of the positions shown: clicks over it is the
@@ -197,3 +198,12 @@ def empty_pairs() -> PairArrays:
 def empty_requests() -> RequestArrays:
     """The request table without a request."""
     return RequestArrays(np.full(REQUEST_SLOTS, -1, np.int64), np.zeros(REQUEST_SLOTS, np.int64))
+
+
+def newest_first(ring: NDArray[np.int32], count: int) -> list[int]:
+    """The rows that a ring holds of `count` written, newest first."""
+    held = len(ring)
+    if count <= held:
+        return list(ring[:count][::-1].tolist())
+    at = count % held
+    return list(np.concatenate([ring[:at][::-1], ring[at:][::-1]]).tolist())

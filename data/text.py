@@ -23,8 +23,12 @@ _TOKEN = re.compile(r"[^\W_]+")
 
 def normalise(text: str) -> str:
     """Case-folded text without accents, control characters or repeated spaces, cut to 256 characters."""
-    text = unicodedata.normalize("NFKD", text[:MAX_QUERY_CHARS]).casefold()
-    text = "".join(c for c in text if not unicodedata.combining(c))
+    text = text[:MAX_QUERY_CHARS]
+    if text.isascii():
+        text = text.lower()
+    else:
+        text = unicodedata.normalize("NFKD", text).casefold()
+        text = "".join(c for c in text if not unicodedata.combining(c))
     return " ".join(_TOKEN.findall(text))
 
 
