@@ -42,6 +42,10 @@ VERBS = (
 """In the order of the help. Each is `app` of `flows/commands/<verb>.py`."""
 
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR)
+_FULL = ("no space left", "disk is full", "disk quota exceeded")
+
+
 class _Verbs(TyperGroup):
     """A group whose commands are imported on demand and whose complaints are one line."""
 
@@ -110,13 +114,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone (`| head`): nothing is wrong, and nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            return _defect(e)
-        where = f" at {e.filename}" if e.filename else ""
-        return _fail(f"{e.strerror}{where}; make room or access, or choose another --home, and repeat", 2)
     except Exception as e:
-        return _defect(e)
+        refused = _refused_by_disk(e)
+        return _defect(e) if refused is None else _fail(refused, 2)
+
+
+def _refused_by_disk(error: BaseException) -> str | None:
+    """The line for a full, read-only or forbidden disk; None for any other error.
+
+    Libraries have errors of their own for it (safetensors, DuckDB, SQLite, tantivy): known by their words.
+    """
+    if isinstance(error, OSError) and error.errno in _DISK:
+        where = f" at {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}; make room or access, or choose another --home, and repeat"
+    if any(words in str(error).lower() for words in _FULL):
+        first = str(error).strip().splitlines()[0]
+        return f"no space left on the disk ({first}); make room, or choose another --home, and repeat"
+    return None if error.__cause__ is None else _refused_by_disk(error.__cause__)
 
 
 def _usage(error: Any) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from infra import processes
-from infra.errors import EnvironmentError_
+from infra.errors import EnvironmentError_, ShelflifeError
 from infra.files import write_atomic
 from infra.machine import free_port, require_disk, require_port
 from infra.settings import REPOSITORY, Settings
@@ -187,7 +187,14 @@ def start_serve(
 def wait_serve(settings: Settings, *, timeout_s: float = 120.0) -> float:
     """Wait until `GET /health` answers 200 and does not say `"ready": false`; returns the seconds waited."""
     url = f"{serve_url(settings)}/health"
-    return processes.wait_ready(settings.layout.run, SERVE, partial(_ready, url), timeout_s=timeout_s)
+    try:
+        return processes.wait_ready(settings.layout.run, SERVE, partial(_ready, url), timeout_s=timeout_s)
+    except ShelflifeError as error:
+        health = _get(url, refused=True)
+        problems = health.get("problems") if isinstance(health, dict) else None
+        if not problems:
+            raise
+        raise ShelflifeError(f"the service answers but is not ready: {'; '.join(problems)}") from error
 
 
 def start_runner(settings: Settings, *, module: str = "flows.deployments") -> None:
@@ -281,7 +288,7 @@ def status(settings: Settings) -> dict[str, Any]:
         "processes": entries,
         "service": serve_url(settings) if SERVE in alive else None,
         "prefect": prefect_url(settings) if PREFECT in alive else None,
-        "health": _get(f"{serve_url(settings)}/health") if SERVE in alive else None,
+        "health": _get(f"{serve_url(settings)}/health", refused=True) if SERVE in alive else None,
         "exposed": EXPOSED if SERVE in alive else None,
     }
 
@@ -322,10 +329,16 @@ def _haproxy_binary() -> Path | None:
     return binary if os.access(binary, os.X_OK) else None
 
 
-def _get(url: str) -> Any:
+def _get(url: str, *, refused: bool = False) -> Any:
+    """The document at a URL, None where there is none; `refused`: also one with a status of 4xx or 5xx."""
     try:
         with urllib.request.urlopen(url, timeout=2.0) as reply:
             body = reply.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            if not refused:
+                return None
+            body = error.read()
     except (urllib.error.URLError, OSError):
         return None
     try:

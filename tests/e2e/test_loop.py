@@ -1,0 +1,370 @@
+"""The whole loop on a tiny world: real Prefect, MLflow, Ray Serve and HTTP, started once for all tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+
+from components.load.arrivals import Trace, http_get, poisson_arrivals
+from components.load.driver import run_trace
+from data.schema import stable_hash
+from data.snapshots import published, read_events
+from flows.schedules import Schedule, write_schedules
+from infra import cluster, processes
+from infra.settings import REPOSITORY, Home, Settings
+from models.release import champion, load_release
+from tests.e2e.shop_process import set_clock, shelflife, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+class Running:
+    """The running shop of this file, as its users see it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.layout: Home = settings.layout
+        self.keys: list[str] = []  # of events that were acknowledged
+        self.http = httpx.Client(base_url=cluster.serve_url(settings), timeout=10.0)
+        self.items = [i["item_id"] for i in self.get("/recommend", size=100)["items"]]
+        self.queries = sorted({i["category"] for i in self.get("/recommend", size=100)["items"]})
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        """The document of a GET that has to succeed."""
+        reply = self.http.get(path, params=parameters)
+        assert reply.status_code == 200, reply.text
+        return reply.json()
+
+    def shows(self, path: str, **parameters: Any) -> list[str]:
+        """The ids of the items on a page."""
+        return [i["item_id"] for i in self.get(path, **parameters)["items"]]
+
+    def click(self, items: Sequence[str], **more: Any) -> None:
+        """Tell of clicks, each with a key of its own; remember them once they are acknowledged."""
+        keys = [f"e2e-{len(self.keys) + i}" for i in range(len(items))]
+        events = [
+            {"kind": "click", "item_id": item, "user_id": "u1", "event_key": key, **more}
+            for item, key in zip(items, keys, strict=True)
+        ]
+        reply = self.http.post("/events", json={"events": events})
+        assert reply.status_code == 202, reply.text
+        assert reply.json() == {"acked": len(items), "duplicates": 0}
+        self.keys += keys
+
+    def stored(self) -> Counter[int]:
+        """How often each acknowledged event is in what ingest published."""
+        wanted = {stable_hash(f"event_key {key}") & ((1 << 63) - 1) for key in self.keys}
+        ids = read_events(published(self.layout), columns=["event_id"])["event_id"].to_pylist()
+        return Counter(i for i in ids if i in wanted)
+
+    def all_stored(self) -> bool:
+        """Whether every acknowledged event is in the store."""
+        return len(self.stored()) == len(self.keys)
+
+
+def of_home(root: Path) -> set[tuple[int, float]]:
+    """(pid, start) of every process that works for a home: by its environment, arguments or session."""
+    sessions = {p.pid for p in processes.records(Home(root).run)}
+    short = str(cluster._short_tmp(Settings(home=root)))
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            about = " ".join([*process.cmdline(), *process.environ().values()])
+            ours = str(root) in about or short in about or os.getsid(process.pid) in sessions
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.add((process.pid, process.create_time()))
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def leftovers(before: set[tuple[int, float]], root: Path) -> set[tuple[int, float]]:
+    """Those of `before` that still live, and any other of the home."""
+    alive = {(p.pid, p.create_time()) for p in psutil.process_iter() if p.status() != psutil.STATUS_ZOMBIE}
+    return (before & alive) | of_home(root)
+
+
+@pytest.fixture(scope="module")
+def running(first_shop: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A copy of the shop with a refresh every few seconds, started with `up`, ended with `down`."""
+    root = tmp_path_factory.mktemp("loop") / "home"
+    shutil.copytree(first_shop.root, root)
+    settings = Settings(home=root, http_port=0, prefect_port=0, haproxy_stats_port=0, haproxy_metrics_port=0)
+    set_clock(settings.layout, end_us=published(settings.layout).watermark_us)
+    write_schedules(settings.layout, [Schedule("ranker", "ranker", 10.0, first_after_s=3.0)])
+    try:
+        assert cluster.up(settings)["started"] == ["prefect", "serve", "runner"]
+        shop = Running(settings)
+        yield shop
+        shop.http.close()
+        was = of_home(root)
+        assert len(was) >= 4
+        done = shelflife(root, "down", "--json")
+        assert done.code == 0, done.err
+        assert set(done.document["stopped"]) == {"prefect", "serve", "runner"}
+        assert leftovers(was, root) == set()
+        assert not cluster._short_tmp(settings).exists()
+    finally:
+        cluster.down(settings)
+
+
+def test_every_surface_answers_and_the_answer_varies(running: Running) -> None:
+    one, two = running.queries[:2]
+    found = running.get("/search", q=one, user_id="u1", session_id="s1", size=5)
+    assert len(found["items"]) == 5
+    assert found["degraded"] == []
+    assert set(found["timings_us"]) >= {"retrieve", "rank"}
+    assert found["release_id"] in running.get("/release")["held"]
+    assert [i["item_id"] for i in found["items"]] != running.shows("/search", q=two, size=5)
+    more = running.shows("/search", cursor=found["cursor"], size=5)
+    assert not set(more) & {i["item_id"] for i in found["items"]}
+    similar = running.shows("/similar", item_id=running.items[0])
+    assert similar
+    assert running.items[0] not in similar
+    assert running.get("/health") == {**running.get("/health"), "ready": True, "problems": []}
+    assert "shelflife_ready 1" in running.http.get("/metrics").text
+
+
+def test_a_new_item_is_found_at_once_and_a_deleted_one_never_again(running: Running) -> None:
+    fields = {
+        "title": "quixotic zephyrine sneakers",
+        "category": running.queries[0],
+        "price": 20.0,
+        "stock": 3,
+    }
+    assert running.http.put("/items/e2e-new", json=fields).status_code == 200
+    ask = [("/search", {"q": "quixotic zephyrine", "size": 100}), ("/search", {"q": running.queries[0]})]
+    ask += [("/recommend", {"size": 100}), ("/similar", {"item_id": running.items[1], "size": 100})]
+    assert "e2e-new" in running.shows(ask[0][0], **ask[0][1])
+    assert running.http.delete("/items/e2e-new").json()["deleted"] is True
+    with ThreadPoolExecutor(4) as pool:
+        pages = list(pool.map(lambda a: running.shows(a[0], **a[1]), ask * 25))
+    assert all(pages[2::4])
+    assert not any("e2e-new" in page for page in pages)
+    assert running.http.delete("/items/never-there").status_code == 404
+
+
+def test_a_scheduled_refresh_is_swapped_in_and_no_request_fails(running: Running) -> None:
+    before = running.get("/release")
+    stop, errors = threading.Event(), []
+
+    def shoppers() -> None:
+        try:
+            while not stop.wait(0.2):
+                shown = running.get("/search", q=running.queries[0], user_id="u1")
+                running.click(
+                    [shown["items"][0]["item_id"]],
+                    request_id=shown["request_id"], surface="search", query=running.queries[0],
+                )  # fmt: skip
+        except BaseException as error:
+            errors.append(error)
+
+    live: list[float] = []
+
+    def swapped() -> bool:
+        # Two seconds more once a release of a snapshot that was newer than the test's beginning is live.
+        if not live and champion(running.layout) != before["release_id"]:
+            now = running.get("/release")
+            if now["watermark_us"] > before["watermark_us"] and now["swaps"][-1]["flipped"]:
+                live.append(time.monotonic())
+        return bool(live) and time.monotonic() > live[0] + 2.0
+
+    due = poisson_arrivals(30.0, 70.0, seed=1)
+    targets = [f"/search?q={quote(q)}&user_id=u2" for q in running.queries] + ["/recommend?user_id=u3"]
+    requests = [http_get(targets[i % len(targets)]) for i in range(len(due))]
+    thread = threading.Thread(target=shoppers)
+    thread.start()
+    try:
+        url = httpx.URL(cluster.serve_url(running.settings))
+        result = run_trace(Trace(due, requests), host=url.host, port=url.port or 0, should_stop=swapped)
+    finally:
+        stop.set()
+        thread.join()
+    assert errors == []
+    assert live, "no scheduled refresh went live within 70 s"
+    assert result.failed == 0
+    assert len(result) > 60
+    assert len(set(result.labels)) >= 2  # requests of both releases
+    assert np.median(result.latency_us) < 250_000
+    release = load_release(running.layout, champion(running.layout) or "")
+    assert set(release.manifest.artifacts) >= {"ranker", "encoder", "lexical_index", "vector_index"}
+    assert release.manifest.parent
+    rows = {r["release_id"]: r for r in shelflife(running.layout.root, "releases", "--json").document}
+    assert rows[release.manifest.release_id]["verdict"]["passed"]
+    wait_until(running.all_stored, timeout_s=60, every_s=1.0)
+    assert set(running.stored().values()) == {1}
+
+
+def test_what_is_wrong_gets_a_4xx_with_a_reason(running: Running) -> None:
+    item, shop_us = running.items[0], running.get("/release")["shop_us"]
+    click = {"kind": "click", "item_id": item}
+    bad_events: list[Any] = [
+        {"kind": "click", "item_id": "nowhere"},
+        {**click, "event_time": shop_us + 3_600_000_000},
+        {**click, "event_time": "yesterday"},
+        {**click, "position": "first"},
+        {**click, "colour": "red"},
+        {"kind": "kick", "item_id": item},
+        {"kind": "click"},
+        [],
+        "click",
+        [click, 7],
+    ]
+    replies = [running.http.post("/events", json=event) for event in bad_events]
+    replies += [running.http.post("/events", content=body) for body in (b"", b"{", b"\xff\xfe", b'"\\ud800"')]
+    replies += [
+        running.http.get("/search", params={"q": "x" * 10_000}),
+        running.http.get("/search", params={"q": "shoe", "size": "many"}),
+        running.http.get("/search", params={"q": "shoe", "limit": 3}),
+        running.http.get("/search", params={"cursor": "???"}),
+        running.http.get("/similar", params={"item_id": "nowhere"}),
+        running.http.get("/similar"),
+        running.http.get("/nothing"),
+        running.http.put(f"/items/{item}", json={"price": "cheap"}),
+        running.http.delete("/search"),
+    ]
+    for reply in replies:
+        assert 400 <= reply.status_code < 500, (reply.status_code, reply.request.url, reply.text)
+        assert set(reply.json()["error"]) == {"found", "expected", "do"}
+    assert running.get("/health")["ready"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        " ",
+        "%",
+        "\x00",
+        "'; drop table items; --",
+        "日本語 カメラ",
+        "👟" * 40,
+        "é\u0301\u202e\ufeff",
+        "a" * 1_000,
+        '+-"()[]{}~*?:\\/^',
+        "NOT AND OR",
+    ],
+    ids=str.__len__,
+)
+def test_any_query_of_allowed_length_is_answered(running: Running, query: str) -> None:
+    found = running.get("/search", q=query)
+    assert isinstance(found["items"], list)
+
+
+def test_bytes_that_are_no_utf8_are_no_failure(running: Running) -> None:
+    reply = running.http.get("/search?q=%ff%fe%00%80")
+    assert reply.status_code < 500, reply.text
+    json.loads(reply.text)
+
+
+def test_up_again_starts_nothing_and_a_taken_port_is_one_line(running: Running, home: Home) -> None:
+    root = running.layout.root
+    again = shelflife(root, "up", "--json")
+    assert (again.code, again.document["started"]) == (0, [])
+    taken = httpx.URL(cluster.serve_url(running.settings)).port
+    other = shelflife(home.root, "up", "--http-port", str(taken), "--prefect-port", "0")
+    assert other.code == 2
+    assert str(taken) in other.line
+    assert processes.records(home.run) == []
+    assert running.get("/health")["ready"]
+
+
+def test_after_a_kill_9_of_the_service_up_repairs_it_and_keeps_what_was_acknowledged(
+    running: Running,
+) -> None:
+    root, run = running.layout.root, running.layout.run
+    host = processes.find(run, cluster.SERVE)
+    assert host is not None
+    family = {(pid, begun) for pid, begun in of_home(root) if os.getsid(pid) == host.pid}
+    assert len(family) > 3
+    running.click(running.items[:50])
+    os.kill(host.pid, signal.SIGKILL)
+    done = shelflife(root, "up", "--http-port", str(host.ports["http"]), "--json")
+    assert done.code == 0, done.err
+    assert done.document["started"] == ["serve"]
+    assert done.document["health"]["ready"]
+    new = processes.find(run, cluster.SERVE)
+    assert new is not None
+    assert new.pid != host.pid
+    assert new.ports["http"] == host.ports["http"]  # nothing of the old one holds it
+    assert not family & of_home(root)
+    running.click(running.items[:50])
+    wait_until(running.all_stored, timeout_s=60, every_s=1.0)
+    assert set(running.stored().values()) == {1}
+
+
+STAMPEDE = """
+import asyncio, datetime, json, sys
+from prefect.client.orchestration import get_client
+from prefect.states import Scheduled
+from flows.deployments import cancel_backlog
+
+async def main():
+    now = datetime.datetime.now(datetime.UTC)
+    async with get_client() as client:
+        newest, late = {}, []
+        for name in ("refresh/ranker", "ingest/ingest"):
+            deployment = await client.read_deployment_by_name(name)
+            for minutes in range(60, 0, -1):
+                due = now - datetime.timedelta(minutes=minutes)
+                run = await client.create_flow_run_from_deployment(deployment.id, state=Scheduled(due))
+                late.append(run.id)
+            newest[name] = run.id
+        cancelled = await cancel_backlog()
+        states = {i: (await client.read_flow_run(i)).state.type.value for i in late}
+        for i in newest.values():  # not to be run afterwards
+            await client.delete_flow_run(i)
+    print(json.dumps({
+        "cancelled": cancelled,
+        "kept": [name for name, i in newest.items() if states[i] == "SCHEDULED"],
+        "left": sum(s != "CANCELLED" for s in states.values()),
+        "again": await cancel_backlog(),
+    }))
+
+asyncio.run(main())
+"""
+
+
+def test_of_a_backlog_only_the_newest_run_of_each_deployment_is_left(running: Running) -> None:
+    settings = running.settings
+    prefect = processes.find(settings.layout.run, cluster.PREFECT)
+    assert prefect is not None
+    at_work = settings.layout.run / "refresh" / "lock"
+    wait_until(lambda: at_work.exists() and at_work.read_text(), timeout_s=60)
+    processes.stop(settings.layout.run, cluster.RUNNER)  # in the middle of a run
+    was = champion(running.layout)
+    try:
+        port = Settings(home=settings.home, prefect_port=prefect.ports["http"])
+        done = subprocess.run(
+            [sys.executable, "-c", STAMPEDE],
+            cwd=REPOSITORY, env=os.environ | cluster.prefect_environment(port),
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    finally:
+        cluster.start_runner(settings)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    # Of the deployment with a schedule, runs of the schedule may be late too, and newer.
+    assert found["cancelled"] >= 118
+    assert "ingest/ingest" in found["kept"]
+    assert found["left"] <= 2
+    assert found["again"] == 0
+    # The run that was killed holds no place: the next one of its deployment is not refused.
+    wait_until(lambda: champion(running.layout) != was, timeout_s=60)
