@@ -89,7 +89,7 @@ class _Follow:
     def next_frame(self, done: int) -> bytes | None:
         """The next frame's payload, or None while there is none; `done`: the last event read."""
         while True:
-            if self._fd < 0 and not self._open(done):
+            if self._fd < 0 and not self._begin(done):
                 return None
             # The header is read before the frames: what it calls committed is all there.
             committed, sealed = frames.sealed_header(os.pread(self._fd, frames.HEADER_BYTES, 0))
@@ -99,6 +99,15 @@ class _Follow:
                 return None
             if not self._next(done):
                 return None
+
+    def _begin(self, done: int) -> bool:
+        """Open the first file; look into the folder once a second at most (dead writers add nothing)."""
+        if self._try(self._folder / frames.file_name(done + 1)):
+            return True
+        if time.monotonic() < self._list_at:
+            return False
+        self._list_at = time.monotonic() + _LIST_S
+        return self._open(done)
 
     def _next(self, done: int) -> bool:
         """Go on to the file after a closed (or removed) one; list the folder once a second at most."""

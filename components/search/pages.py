@@ -36,7 +36,7 @@ class PageCache:
 
     def put(self, ranked: Ranked) -> None:
         """Keep a list, at the cost of the one that was used longest ago."""
-        kept = replace(ranked, features=None)
+        kept = ranked if ranked.features is None else replace(ranked, features=None)
         with self._lock:
             self._lists[ranked.request_id] = kept
             self._lists.move_to_end(ranked.request_id)

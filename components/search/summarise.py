@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from components.search.rank import Ranked
 from data.state import State
 
-__all__ = ["SHOWN_FIELDS", "Summaries", "live_positions"]
+__all__ = ["SHOWN_FIELDS", "Summaries", "item_json", "live_positions"]
 
 SHOWN_FIELDS = (
     "title", "description", "category", "department", "brand", "colour", "material",
@@ -49,15 +49,20 @@ class Summaries:
         if found is not None:
             return found
         version = self._version
-        made = _item_json(int(self._state.item_ids[row]), orjson.loads(self._state.payload(row)))
+        made = self.make(row)
         with self._lock:
             if version == self._version:  # else the item may have changed while it was read
                 self._json[row] = made
         return made
 
+    def make(self, row: int) -> bytes:
+        """The item's JSON object, made anew."""
+        return item_json(int(self._state.item_ids[row]), orjson.loads(self._state.payload(row)))
+
     def page(self, rows: NDArray[np.int32]) -> bytes:
         """A JSON array of the items."""
-        return b"[" + b",".join([self.of(row) for row in rows.tolist()]) + b"]"
+        held = self._json.get
+        return b"[%b]" % b",".join([held(row) or self.of(row) for row in rows.tolist()])
 
 
 def live_positions(ranked: Ranked, state: State, offset: int, size: int) -> NDArray[np.intp]:
@@ -70,8 +75,9 @@ def live_positions(ranked: Ranked, state: State, offset: int, size: int) -> NDAr
     return offset + np.flatnonzero(state.alive[rows])
 
 
-def _item_json(item_id: int, payload: dict[str, Any]) -> bytes:
-    shown = {"item_id": item_id} | {
+def item_json(item_id: int | str, payload: dict[str, Any]) -> bytes:
+    """The object shown of an item that is known outside as `item_id`."""
+    shown: dict[str, Any] = {"item_id": item_id} | {
         name: payload[name] for name in SHOWN_FIELDS if payload.get(name) is not None
     }
     total, count = payload.get("rating_sum"), payload.get("rating_count")

@@ -382,6 +382,8 @@ class Engine:
         }
         if live is not None:
             gauges["shelflife_release_info"] = ({"release_id": live.release_id}, 1.0)
+            hits, misses = map(float, live.pipeline.queries.counts)
+            gauges |= {"shelflife_queries_known": hits, "shelflife_queries_new": misses}
             gauges["shelflife_release_age_shop_seconds"] = (self.clock.now_us() - live.watermark_us) / 1e6
         if follower is not None:
             gauges["shelflife_state_items"] = float(follower.state.n_items)

@@ -13,39 +13,56 @@ from contextlib import contextmanager
 __all__ = ["Gate"]
 
 
+class _Reading:
+    """`with` of a reader; holds nothing of its own, so that one serves all threads."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def __enter__(self) -> None:
+        gate = self._gate
+        with gate.lock:
+            while gate.writing:
+                gate.freed.wait()
+            gate.readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        gate = self._gate
+        with gate.lock:
+            gate.readers -= 1
+            if gate.writers_wait and not gate.readers:
+                gate.freed.notify_all()
+
+
 class Gate:
     """A lock of many readers or one writer; readers have precedence. Not reentrant for the writer."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition(threading.Lock())
-        self._readers = 0
-        self._writing = False
+        self.lock = threading.Lock()
+        self.freed = threading.Condition(self.lock)
+        self.readers = 0
+        self.writers_wait = 0
+        self.writing = False
+        self._reading = _Reading(self)
 
-    @contextmanager
-    def read(self) -> Iterator[None]:
+    def read(self) -> _Reading:
         """Hold off the writer."""
-        with self._condition:
-            while self._writing:
-                self._condition.wait()
-            self._readers += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._readers -= 1
-                if not self._readers:
-                    self._condition.notify_all()
+        return self._reading
 
     @contextmanager
     def write(self) -> Iterator[None]:
         """Be alone."""
-        with self._condition:
-            while self._writing or self._readers:
-                self._condition.wait()
-            self._writing = True
+        with self.lock:
+            self.writers_wait += 1
+            try:
+                while self.writing or self.readers:
+                    self.freed.wait()
+            finally:
+                self.writers_wait -= 1
+            self.writing = True
         try:
             yield
         finally:
-            with self._condition:
-                self._writing = False
-                self._condition.notify_all()
+            with self.lock:
+                self.writing = False
+                self.freed.notify_all()

@@ -16,7 +16,7 @@ from components.search.catalogue import Catalogue
 from components.search.live import ReleaseView
 from components.search.pages import PageCache
 from components.search.pipeline import PipelineConfig, SearchPipeline
-from components.search.summarise import Summaries
+from components.search.summarise import Summaries, item_json
 from components.serving.swap import Answer
 from data.shop import Request
 from data.state import State
@@ -41,22 +41,11 @@ __all__ = [
 class KeyedSummaries(Summaries):
     """Items' JSON with the key that the client gave wherever our id is only a hash of it."""
 
-    def __init__(self, state: State) -> None:
-        super().__init__(state)
-        self._of = state
-        self._keys: dict[int, bytes] = {}  # by row; an item's key never changes
-
-    def of(self, row: int) -> bytes:
+    def make(self, row: int) -> bytes:
         """The item's JSON object; `item_id` is the number or the string that it is known by outside."""
-        made = super().of(row)
-        if self._of.item_ids[row] < HASHED_FROM:
-            return made
-        key = self._keys.get(row)
-        if key is None:
-            fields = orjson.loads(self._of.payload(row))
-            key = self._keys[row] = orjson.dumps(fields.get("item_id", int(self._of.item_ids[row])))
-        end = made.find(b",")
-        return b'{"item_id":' + key + (made[end:] if end > 0 else b"}")
+        item_id = int(self._state.item_ids[row])
+        fields = orjson.loads(self._state.payload(row))
+        return item_json(fields.get("item_id", item_id) if item_id >= HASHED_FROM else item_id, fields)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import event_batch
@@ -20,12 +20,14 @@ EVENT = st.tuples(
 
 def table(events: list[tuple[int, int, int, str]]) -> pa.Table:
     kinds, items, users, queries = zip(*events, strict=True)
+    ids = np.arange(len(events))
     return event_table({
-        "event_id": np.arange(len(events)), "kind": kinds, "event_time": 1, "known_time": np.arange(len(events)),
+        "event_id": ids, "kind": kinds, "event_time": 1, "known_time": ids,
         "item_id": items, "user_id": users, "query": list(queries), "payload": "{}",
     })  # fmt: skip
 
 
+@settings(deadline=None)  # the first call loads code
 @given(st.lists(EVENT, min_size=1, max_size=40), st.sets(st.integers(0, 12)), st.sets(st.integers(0, 12)))
 def test_small_and_large_batches_give_the_same_rows(
     events: list[tuple[int, int, int, str]], items: set[int], users: set[int]
