@@ -7,6 +7,7 @@ next run. `data/snapshots.py` reads what is published here. It knows nothing of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -184,7 +185,8 @@ def _commit_readable(
         try:
             return _commit(store, batch, lateness_us, now_us)
         except duckdb.Error as error:
-            store.execute("ROLLBACK")
+            with contextlib.suppress(duckdb.TransactionException):  # a full disk has ended it already
+                store.execute("ROLLBACK")
             bad = first_unreadable(batch)
             if bad is None:
                 raise
