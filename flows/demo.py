@@ -48,11 +48,11 @@ class DemoResult:
 def demo(
     settings: Settings,
     *,
-    seconds: float = 120.0,
+    seconds: float = 150.0,
     rate: float = 55.0,
     scale: float = 2.0,
     days: int = 14,
-    day_seconds: float = 18.0,
+    day_seconds: float = 20.0,
     progress: Progress = lambda *_: None,
 ) -> DemoResult:
     """Run it in `HOME/demo`, which is emptied first; reports go to `HOME/reports`.
@@ -115,7 +115,7 @@ def _prepare(own: Settings, *, scale: float, days: int, progress: Progress) -> N
 def _schedules(day_seconds: float) -> tuple[Schedule, ...]:
     """Ranker and indexes once a shop day; encoder and text classifier, which cost more, every third."""
     return (
-        Schedule("daily", "ranker,index", day_seconds, window_d=WINDOW_D, first_after_s=1.0),
+        Schedule("daily", "ranker,index", day_seconds, window_d=WINDOW_D, first_after_s=12.0),
         Schedule(
             "every-third-day",
             "encoder,text_classifier,index",

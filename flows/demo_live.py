@@ -85,6 +85,7 @@ def run_live(
     live = Live(first_day=world.config.days, first_release=champion(layout) or "")
     if not live.first_release:
         raise DataError(f"no release in {layout.root}; `shelflife refresh` makes one")
+    cluster.start_runner(settings)  # takes seconds to be there, as its first run does
     trace = live_trace(
         world,
         first_day=live.first_day,
@@ -112,7 +113,6 @@ def run_live(
     )
     try:
         state_fresh = evaluation_shop(engine, frozen_release)
-        cluster.start_runner(settings)
         driver.start()
         live.began_wall_us = wall_us()
         os.nice(CROWD_NICE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def random_events(seed: int, n: int = 3_000, items: int = 60, users: int = 25) -
 def folded(table: pa.Table, cuts: list[int]) -> State:
     state = State()
     bounds = [0, *sorted(cuts), table.num_rows]
-    for a, b in zip(bounds, bounds[1:], strict=False):
+    for a, b in itertools.pairwise(bounds):
         state.apply(table.slice(a, b - a))
     return state
 
