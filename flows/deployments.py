@@ -2,8 +2,8 @@
 
     python -m flows.deployments --home HOME
 
-One run of the home at a time. Runs that a stopped runner missed are cancelled but for the newest
-of each deployment: Prefect would start them all at once.
+One run of the home at a time. Runs that were missed, because the runner was stopped or a run took
+longer than its interval, are cancelled but for the newest of each deployment (`flows/backlog.py`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import argparse
 import asyncio
 import datetime
 import logging
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from flows.backlog import cancel_backlog
 from flows.schedules import Schedule, read_schedules
 from infra.settings import Home, load_settings
 
-__all__ = ["cancel_backlog", "deployments", "main"]
+__all__ = ["deployments", "main"]
 
 log = logging.getLogger("shelflife.runner")
 
@@ -67,46 +67,14 @@ def deployments(home: Path, schedules: tuple[Schedule, ...], *, seed: int) -> li
     return made
 
 
-async def cancel_backlog() -> int:
-    """Cancel runs whose time has passed, but for the newest of each deployment; returns how many."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter
-    from prefect.client.schemas.sorting import FlowRunSort
-    from prefect.states import Cancelled
-
-    now = datetime.datetime.now(datetime.UTC)
-    wanted = FlowRunFilter.model_validate(
-        {
-            "state": {"type": {"any_": ["SCHEDULED", "PENDING"]}},
-            "next_scheduled_start_time": {"before_": now.isoformat()},
-        }
-    )
-    by_deployment: dict[Any, list[Any]] = defaultdict(list)
-    async with get_client() as client:
-        while True:
-            found = await client.read_flow_runs(
-                flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=200
-            )
-            for run in found:
-                by_deployment[run.deployment_id].append(run)
-            late = [run for runs in by_deployment.values() for run in runs[1:]]
-            for run in late:
-                await client.set_flow_run_state(
-                    run.id, Cancelled(message="missed while the runner was stopped"), force=True
-                )
-            if len(found) < 200:
-                return len(late)
-            by_deployment.clear()
-
-
 def main(home: Path) -> None:
     """Serve the deployments of a home until SIGTERM."""
     from prefect import serve
 
     settings = load_settings(home=home)
-    cancelled = asyncio.run(cancel_backlog())
+    cancelled = asyncio.run(cancel_backlog(runner_starts=True))
     if cancelled:
-        log.warning("cancelled %d missed runs; the newest of each deployment is kept", cancelled)
+        log.warning("ended or cancelled %d runs of an earlier runner; each newest one is kept", cancelled)
     serve(
         *deployments(settings.home, read_schedules(Home(settings.home)), seed=settings.seed),
         limit=1,

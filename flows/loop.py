@@ -16,6 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from flows import refresh as plain
+from flows.backlog import cancel_missed
 from flows.ingest import ingest
 from flows.inputs import Inputs, load_inputs
 from flows.promote import promote, publish_parts
@@ -119,7 +120,7 @@ def promote_flow(
     return promote_task(_settings(home, seed), release_id, margin)
 
 
-@flow(name="refresh")
+@flow(name="refresh", on_running=[cancel_missed])
 def refresh_flow(
     home: str,
     component: str = "all",
