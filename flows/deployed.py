@@ -60,5 +60,5 @@ def refresh_through_prefect(
         raise PromiseBroken(f"the refresh {run.name} ended as {said}; see the flow runner's log in run/")
     for document in reversed(read_refreshes(settings.layout)):
         if document.get("flow_run_id") == str(run.id):
-            return document
+            return dict(document)
     raise PromiseBroken(f"the refresh {run.name} ended, but its record is not in {settings.layout.run}")

@@ -7,7 +7,7 @@ pass; items out of stock pass only where the shopper asked by words. It ranks no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -56,6 +56,7 @@ class RetrieveConfig:
     vectors: int = 150
     user: int = 150
     popular: int = 100
+    popular_weight: float = 0.5  # beside the user's own: his first 60 stand before the first popular one
     photo_share: float = 0.8  # of a department's candidates by popularity, the rest the newest
     photo_least: float = 0.02  # a department less likely than this gives no candidates
     in_stock_only: tuple[str, ...] = ("image", "recommend", "similar")
@@ -156,7 +157,9 @@ def retrieve(
         if user is not None:
             sources.append(_by_vector(scene, user, nearest(release, user, config.user), USER, USER))
     if nothing_asked:
-        sources.append(_by_popularity(scene))
+        # Beside what suits the user, what suits everybody only fills up: a shop may have no ranker.
+        weight = config.popular_weight if sources and len(sources[-1].rows) else 1.0
+        sources.append(replace(_by_popularity(scene), weight=weight))
     return fuse(sources, config.candidates)
 
 

@@ -93,8 +93,8 @@ def describe(report: Mapping[str, Any]) -> str:
         [
             f"{report['release_id']} {did}: {'; '.join(verdict.get('reasons', ('it is the champion',)))}",
             table(("made", "version", "CPU-s", "metrics"), rows),
-            f"from {window} of {read['rows']:,} events (commit {read['commit']}), fraction {read['fraction']:g}; "
-            f"{report['ingested']['rows']:,} events were new; "
+            f"from {window} of {read['rows']:,} events (commit {read['commit']}), "
+            f"fraction {read['fraction']:g}; {report['ingested']['rows']:,} events were new; "
             f"{report['seconds']:.1f} s, {report['cpu_s']:.1f} CPU-s",
         ]
     )

@@ -49,7 +49,7 @@ def describe(rows: Sequence[Mapping[str, Any]]) -> str:
                 " ".join(f"{k}={v:.3f}" for k, v in sorted(r["metrics"].items())),
             )
         )
-    columns = ("release", "shop time", "gate", "NDCG@10 by the gate", "is", "parent", "new in it", "metrics")
+    columns = ("release", "made (UTC)", "gate", "NDCG@10 by the gate", "is", "parent", "new in it", "metrics")
     return table(columns, cells)
 
 
