@@ -7,11 +7,12 @@ refreshes. It knows no training.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
 from flows.refresh import read_refreshes
-from infra.cluster import prefect_environment, prefect_url
+from infra.cluster import RUNNER, prefect_environment, prefect_url, running
 from infra.errors import EnvironmentError_, PromiseBroken
 from infra.settings import Settings
 
@@ -36,28 +37,36 @@ def refresh_through_prefect(
     os.environ.update(prefect_environment(settings) | {"PREFECT_API_URL": prefect_url(settings)})
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
     import httpx
+    from prefect.client.orchestration import get_client
     from prefect.deployments import run_deployment
     from prefect.exceptions import PrefectException
 
     progress(f"through Prefect at {prefect_url(settings)}")
+    asked = {"home": str(settings.home), "seed": settings.seed, **parameters}
+    deadline = time.monotonic() + timeout_s
     try:
-        run: Any = run_deployment(
-            DEPLOYMENT,
-            parameters={"home": str(settings.home), "seed": settings.seed, **parameters},
-            timeout=timeout_s,
-            poll_interval=0.5,
-        )
+        run: Any = run_deployment(DEPLOYMENT, parameters=asked, timeout=0)
+        with get_client(sync_client=True) as client:
+            while run.state is None or not run.state.is_final():
+                if time.monotonic() > deadline or RUNNER not in running(settings):
+                    raise EnvironmentError_(
+                        f"the flow runner does not finish the refresh {run.name}; see its log in "
+                        f"{settings.layout.run}, or `shelflife down` and refresh without it"
+                    )
+                time.sleep(0.5)
+                run = client.read_flow_run(run.id)
+                progress(f"{run.name} is {run.state.name.lower() if run.state else 'new'}")
     except (PrefectException, httpx.HTTPError) as error:
         raise EnvironmentError_(
             f"Prefect at {prefect_url(settings)} did not run {DEPLOYMENT} ({error}); "
             "`shelflife status` shows what runs, `shelflife down` and `up` start it anew"
         ) from error
     state = run.state
-    if state is None or not state.is_completed():
-        said = f"{state.name}: {state.message}" if state is not None else "no state"
-        if state is not None and state.is_cancelled():
+    if not state.is_completed():
+        said = f"{state.name}: {state.message}"
+        if state.is_cancelled():
             raise EnvironmentError_(f"another refresh is under way ({said}); wait for it and repeat")
-        raise PromiseBroken(f"the refresh {run.name} ended as {said}; see the flow runner's log in run/")
+        raise PromiseBroken(f"the refresh {run.name} ended as {said}; see {settings.layout.run}/runner.log")
     for document in reversed(read_refreshes(settings.layout)):
         if document.get("flow_run_id") == str(run.id):
             return dict(document)

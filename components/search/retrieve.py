@@ -7,7 +7,7 @@ pass; items out of stock pass only where the shopper asked by words. It ranks no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
@@ -157,9 +157,12 @@ def retrieve(
         if user is not None:
             sources.append(_by_vector(scene, user, nearest(release, user, config.user), USER, USER))
     if nothing_asked:
-        # Beside what suits the user, what suits everybody only fills up: a shop may have no ranker.
-        weight = config.popular_weight if sources and len(sources[-1].rows) else 1.0
-        sources.append(replace(_by_popularity(scene), weight=weight))
+        popular = _by_popularity(scene)
+        if sources and len(sources[-1].rows):
+            # Beside what suits the user, what suits everybody only fills up: a shop may have no ranker.
+            new = ~np.isin(popular.rows, sources[-1].rows)
+            popular = Source(popular.rows[new], popular.bits[new], config.popular_weight)
+        sources.append(popular)
     return fuse(sources, config.candidates)
 
 
