@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.inputs import Inputs, Scorers, gate_rows
-from flows.train import scorers_key
+from flows.train import learned_us, scorers_key
+from models.examination import Examination
 from models.metrics import bootstrap_mean
 from models.release import Release
 
@@ -55,7 +56,8 @@ def judge(
         )
     if champion.ranker is None or challenger.ranker is None:
         return Verdict(True, ("neither or only the challenger has a ranker",), champion.release_id, name, 0)
-    new, sessions = _scores(inputs, challenger)
+    examination = challenger.ranker.examination  # one for both: theirs differ by chance
+    new, sessions = _scores(inputs, challenger, examination)
     if not np.isfinite(new[~np.isnan(new)]).all() or (len(new) and np.isnan(new).all()):
         return Verdict(
             False, ("the challenger's scores are not numbers",), champion.release_id, name, len(new)
@@ -63,7 +65,7 @@ def judge(
     if len(new) < FEWEST:
         reason = f"only {len(new)} clicked requests in the newest slice, {FEWEST} are needed to refuse"
         return Verdict(True, (reason,), champion.release_id, name, len(new))
-    old, _ = (new, sessions) if _same(challenger, champion) else _scores(inputs, champion)
+    old, _ = (new, sessions) if _same(challenger, champion) else _scores(inputs, champion, examination)
     difference = bootstrap_mean(new - old, clusters=sessions, seed=1)
     passed = difference.mean >= -margin
     says = "not worse" if passed else "worse"
@@ -81,18 +83,21 @@ def judge(
     )
 
 
-def _scores(inputs: Inputs, release: Release) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _scores(
+    inputs: Inputs, release: Release, examination: Examination
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     scorers = Scorers(
         release.encoder,
         release.text_classifier,
         release.speller,
         release.vector_index,
         scorers_key(release.manifest.artifacts),
+        learned_us(release.manifest.artifacts),
     )
     rows = gate_rows(inputs, scorers)
     if not len(rows.groups) or release.ranker is None:
         return np.empty(0), np.empty(0, np.int64)
-    return release.ranker.logged_ndcg10(rows)[1], rows.session_ids
+    return release.ranker.logged_ndcg10(rows, examination=examination)[1], rows.session_ids
 
 
 def _same(a: Release, b: Release) -> bool:

@@ -49,11 +49,13 @@ __all__ = [
 LABEL_DELAY_US = HOUR_US // 2  # a request is labelled once its shopper had this long to react
 GATE_SLICE_US = DAY_US  # the newest slice, on which the gate judges
 GATE_SHARE = 0.3  # of its sessions; no training sees them while they are in the slice
+SCORERS_SHARE = 0.5  # of the sessions: those whose clicks teach encoder and classifier, not the ranker
 MAX_ROWS = 400_000  # of the newest impressions with a click in their request that the ranker learns from
 
 COLUMNS = (
     "event_id", "kind", "event_time", "known_time", "user_id", "session_id", "request_id", "surface",
-    "query", "photo", "item_id", "position", "state_time", "vector_score", "category_prob", "payload",
+    "query", "photo", "item_id", "position", "propensity", "state_time", "vector_score", "category_prob",
+    "payload",
 )  # fmt: skip
 
 
@@ -142,19 +144,31 @@ def held_out(groups: NDArray[np.int64]) -> NDArray[np.bool_]:
     return in_fraction(groups, GATE_SHARE, salt="gate")
 
 
+def _of_scorers(groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return in_fraction(groups, SCORERS_SHARE, salt="scorers")
+
+
 @dataclass(frozen=True)
 class Scorers:
-    """What turns queries and items into scores; rows depend on it. `key` names its content."""
+    """What turns queries and items into scores; rows depend on it. `key` names its content.
+
+    `learned_us`: the newest watermark up to which encoder or classifier learned from clicks; -1 never.
+    """
 
     encoder: Encoder | None
     classifier: TextClassifier | None
     speller: Speller | None
     index: VectorIndex | None
     key: tuple[str, ...]
+    learned_us: int = -1
 
 
 def ranker_rows(inputs: Inputs, scorers: Scorers) -> TrainingRows:
-    """Rows for the ranker: clicked requests of the window, less the gate's sessions of the newest slice."""
+    """Rows for the ranker: clicked requests of the window, less the gate's sessions of the newest slice.
+
+    Less, too, the sessions whose clicks taught the encoder or the classifier: their scores know these
+    clicks by heart, and a ranker would trust them far too much, even where clicks tell nothing.
+    """
     rows, gate = _rows(inputs, scorers)
     return rows.take(~gate)
 
@@ -177,6 +191,7 @@ def _rows(inputs: Inputs, scorers: Scorers) -> tuple[TrainingRows, NDArray[np.bo
         sessions, known = group_keys(events, heads), events["known_time"].to_numpy()[heads]
         gate = (known >= watermark - GATE_SLICE_US) & held_out(sessions)
         keep = (known >= inputs.since_us) & inputs.kept(sessions, salt="session")
+        keep &= (known > scorers.learned_us) | ~_of_scorers(sessions)
         keep = (keep | gate) & _clicked(events, heads)
         sizes = np.where(keep, np.diff(requests.starts), 0)
         keep &= np.cumsum(sizes[::-1])[::-1] <= MAX_ROWS
@@ -201,12 +216,15 @@ def _clicked(events: pa.Table, heads: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.isin(request[heads], reacted)
 
 
-def clicked_queries(inputs: Inputs) -> tuple[list[str], NDArray[np.int32], NDArray[np.float64]]:
+def clicked_queries(
+    inputs: Inputs, *, for_scorers: bool = False
+) -> tuple[list[str], NDArray[np.int32], NDArray[np.float64]]:
     """What was typed and then clicked in the window: (queries [n], item rows int32 [n], weights [n]).
 
-    Weights are 1 for a click, 2 for a cart, 3 for an order. The gate's sessions are left out.
+    Weights are 1 for a click, 2 for a cart, 3 for an order. The gate's sessions are left out;
+    `for_scorers` leaves the ranker's out too.
     """
-    at, weight = _learnt(inputs)
+    at, weight = _learnt(inputs, for_scorers=for_scorers)
     asked = asked_at(inputs.events, at)
     at, asked, weight = at[asked >= 0], asked[asked >= 0], weight[asked >= 0]
     rows = inputs.state.item_rows(inputs.events["item_id"].to_numpy()[at])
@@ -219,9 +237,9 @@ def clicked_pairs(inputs: Inputs) -> tuple[NDArray[np.int32], NDArray[np.int32],
     """Two different items that the same user clicked one after the other, each way round.
 
     Item rows int32 [n], rows int32 [n], weights [n] (of the second): what an encoder learns from where
-    nobody types. The gate's sessions are left out.
+    nobody types. The gate's sessions and the ranker's are left out.
     """
-    at, weight = _learnt(inputs)
+    at, weight = _learnt(inputs, for_scorers=True)
     rows = inputs.state.item_rows(inputs.events["item_id"].to_numpy()[at])
     user = inputs.events["user_id"].to_numpy()[at]
     who = np.where(user == NONE_ID, group_keys(inputs.events, at), user)
@@ -234,14 +252,17 @@ def clicked_pairs(inputs: Inputs) -> tuple[NDArray[np.int32], NDArray[np.int32],
     return rows[first], rows[second], weight[second]
 
 
-def _learnt(inputs: Inputs) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _learnt(inputs: Inputs, *, for_scorers: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Positions of the window's reactions that may be learnt from, and their weights."""
     events = inputs.events
     kind, known = events["kind"].to_numpy(), events["known_time"].to_numpy()
     at = np.flatnonzero(np.isin(kind, (CLICK, CART, ORDER)) & (known >= inputs.since_us))
     groups = group_keys(events, at)
     newest = known[at] >= inputs.watermark_us - GATE_SLICE_US
-    at = at[inputs.kept(groups, salt="session") & ~(newest & held_out(groups))]
+    keep = inputs.kept(groups, salt="session") & ~(newest & held_out(groups))
+    if for_scorers and (kind == IMPRESSION).any():  # without impressions no ranker learns: all is for them
+        keep &= _of_scorers(groups)
+    at = at[keep]
     return at, np.select([kind[at] == CART, kind[at] == ORDER], [2.0, 3.0], 1.0)
 
 

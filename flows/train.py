@@ -31,7 +31,17 @@ from models.release import Artifact, Release, put_artifact
 from models.text_classifier import TextClassifier
 from models.training_rows import TrainingRows
 
-__all__ = ["TRAINED", "Cost", "Parts", "cpu_s", "measured", "nice_down", "scorers_key", "train_component"]
+__all__ = [
+    "TRAINED",
+    "Cost",
+    "Parts",
+    "cpu_s",
+    "learned_us",
+    "measured",
+    "nice_down",
+    "scorers_key",
+    "train_component",
+]
 
 TRAINED = ("text_classifier", "image_classifier", "encoder", "ranker")
 _SCORERS = ("encoder", "text_classifier", "speller")
@@ -77,6 +87,7 @@ class Parts:
             self.get("speller"),
             self.get("vector_index"),
             scorers_key(self.artifacts),
+            learned_us(self.artifacts),
         )
 
     def get(self, name: str) -> Any:
@@ -106,6 +117,12 @@ class Parts:
 def scorers_key(artifacts: Mapping[str, Artifact]) -> tuple[str, ...]:
     """The contents that features depend on; equal keys, equal features."""
     return tuple(artifacts[n].content if n in artifacts else "" for n in _SCORERS)
+
+
+def learned_us(artifacts: Mapping[str, Artifact]) -> int:
+    """The newest watermark whose clicks the encoder or the text classifier learned from; -1 none."""
+    scorers = (artifacts[n].snapshot for n in ("encoder", "text_classifier") if n in artifacts)
+    return max((int(s.get("watermark_us", -1)) for s in scorers), default=-1)
 
 
 def nice_down() -> None:
@@ -160,7 +177,7 @@ def _text_classifier(
         category = [str(p.get("category") or "") for p in payloads]
         rows = np.flatnonzero(state.alive & inputs.kept(state.item_ids, salt="item"))
         rows = np.array([r for r in rows.tolist() if category[r] and payloads[r].get("title")], np.int64)
-        queries, clicked, _ = clicked_queries(inputs)
+        queries, clicked, _ = clicked_queries(inputs, for_scorers=True)
         queries, clicked = queries[-QUERY_LIMIT:], clicked[-QUERY_LIMIT:]
         texts = [str(payloads[r]["title"]) for r in rows] + queries
         labels = [category[r] for r in rows] + [category[r] for r in clicked.tolist()]
@@ -210,7 +227,7 @@ def _encoder(
     Where nobody types (a log of clicks alone), it learns which items go together instead.
     """
     with measured() as cost:
-        queries, rows, weights = clicked_queries(inputs)
+        queries, rows, weights = clicked_queries(inputs, for_scorers=True)
         queries, rows, weights = queries[-MAX_PAIRS:], rows[-MAX_PAIRS:], weights[-MAX_PAIRS:]
         if not queries:
             before, rows, weights = clicked_pairs(inputs)

@@ -7,7 +7,17 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Interval", "bootstrap_mean", "discounts", "grouped_ndcg", "mrr", "ndcg", "precision", "recall"]
+__all__ = [
+    "Interval",
+    "bootstrap_mean",
+    "discounts",
+    "grouped_dcg",
+    "grouped_ndcg",
+    "mrr",
+    "ndcg",
+    "precision",
+    "recall",
+]
 
 
 @dataclass(frozen=True)
@@ -41,10 +51,10 @@ def ndcg(gains: ArrayLike, ideal: ArrayLike, k: int = 10) -> float:
     return float(got @ d[: len(got)]) / whole if whole > 0 else 0.0
 
 
-def grouped_ndcg(
+def grouped_dcg(
     scores: NDArray[np.float64], gains: NDArray[np.float64], groups: NDArray[np.int32], k: int = 10
 ) -> NDArray[np.float64]:
-    """NDCG@k of each query group when ordered by score: float64 [n_groups]; NaN for groups without gain.
+    """DCG@k of each query group when ordered by score: float64 [n_groups].
 
     `scores`, `gains`: [n] in group order; `groups`: sizes, summing to n. Ties keep the given order.
     """
@@ -52,15 +62,18 @@ def grouped_ndcg(
     starts = np.concatenate([[0], np.cumsum(groups)[:-1]])
     d = np.zeros(int(groups.max(initial=0)))
     d[: min(k, len(d))] = discounts(min(k, len(d)))
+    order = np.lexsort((-scores, group))
+    rank = np.arange(len(group)) - starts[group]
+    return np.bincount(group, gains[order] * d[rank], minlength=len(groups)).astype(np.float64)
 
-    def dcg(by: NDArray[np.float64]) -> NDArray[np.float64]:
-        order = np.lexsort((-by, group))
-        rank = np.arange(len(group)) - starts[group]
-        return np.bincount(group, gains[order] * d[rank], minlength=len(groups)).astype(np.float64)
 
-    best = dcg(gains)
+def grouped_ndcg(
+    scores: NDArray[np.float64], gains: NDArray[np.float64], groups: NDArray[np.int32], k: int = 10
+) -> NDArray[np.float64]:
+    """NDCG@k of each query group, as `grouped_dcg`; NaN for groups without gain."""
+    best = grouped_dcg(gains, gains, groups, k)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(best > 0, dcg(scores) / best, np.nan)
+        return np.where(best > 0, grouped_dcg(scores, gains, groups, k) / best, np.nan)
 
 
 def precision(relevant: NDArray[np.bool_], k: int = 10) -> float:

@@ -60,7 +60,8 @@ class TrainingRows:
     """What the ranker learns from.
 
     `features` float32 [n, F]; `labels` int8 [n] (0 to 3); `positions` int16 [n]; `groups` int32 [g]
-    sizes; `request_ids`, `user_ids`, `session_ids`, `time_us` int64 [g].
+    sizes; `request_ids`, `user_ids`, `session_ids`, `time_us` int64 [g]; `propensity` float32 [n]: of
+    what randomised slots showed, else NaN.
     """
 
     features: NDArray[np.float32]
@@ -71,6 +72,7 @@ class TrainingRows:
     user_ids: NDArray[np.int64]
     session_ids: NDArray[np.int64]
     time_us: NDArray[np.int64]
+    propensity: NDArray[np.float32]
 
     def take(self, keep: NDArray[np.bool_]) -> TrainingRows:
         """The groups for which `keep` bool [g] holds."""
@@ -84,6 +86,7 @@ class TrainingRows:
             self.user_ids[keep],
             self.session_ids[keep],
             self.time_us[keep],
+            self.propensity[rows],
         )
 
 
@@ -182,6 +185,7 @@ def training_rows(
         user_ids=users,
         session_ids=batch.session_id[heads],
         time_us=batch.event_us[heads],
+        propensity=events["propensity"].to_numpy()[requests.rows].astype(np.float32),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from infra.errors import DataError
 from models.candidate_features import FEATURES
 from models.compiled import compile_ranker, compiled_path
+from models.examination import Examination
+from models.metrics import bootstrap_mean
 from models.ranker import Ranker, RankerConfig
 from models.training_rows import TrainingRows
 
@@ -18,19 +21,31 @@ SIGNAL = FEATURES.index("relative_price")
 BRAND = FEATURES.index("brand")
 
 
-def rows(seed: int, groups: int = 800, *, signal: bool = True) -> TrainingRows:
-    """Ten candidates a request; clicks follow a price and a brand (or nothing)."""
+def rows(seed: int, groups: int = 800, *, signal: bool = True, ranked_by: int | None = None) -> TrainingRows:
+    """Ten candidates a request; clicks follow a price and a brand (or nothing).
+
+    `ranked_by`: a feature that ordered the page; shoppers then look at place p with 1 / (1 + 0.3 p), and
+    the third and the eighth place are randomised.
+    """
     rng = np.random.default_rng(seed)
     n = groups * 10
     x = rng.normal(size=(n, len(FEATURES))).astype(np.float32)
     x[:, BRAND] = rng.integers(1, 40, n)
     x[rng.random(x.shape) < 0.05] = np.nan
     utility = np.nan_to_num(x[:, SIGNAL]) * 1.5 + (x[:, BRAND] % 3 == 0) * 1.5 if signal else np.zeros(n)
-    clicked = rng.random(n) < 1 / (1 + np.exp(2.5 - utility))
+    chance = 1 / (1 + np.exp(2.5 - utility))
+    propensity = np.full(n, np.nan, np.float32)
+    if ranked_by is not None:
+        place = np.tile(np.arange(10), groups)
+        fixed = np.flatnonzero(~np.isin(place, (2, 7)))
+        x[fixed] = x[fixed[np.lexsort((-np.nan_to_num(x[fixed, ranked_by]), fixed // 10))]]
+        chance = (chance if signal else np.full(n, 0.3)) / (1 + 0.3 * place)
+        propensity[np.isin(place, (2, 7))] = 0.01
+    clicked = rng.random(n) < chance
     ids = np.arange(groups)
     return TrainingRows(
         x, clicked.astype(np.int8), np.tile(np.arange(10, dtype=np.int16), groups),
-        np.full(groups, 10, np.int32), ids, ids % 50, ids, ids * 1_000_000,
+        np.full(groups, 10, np.int32), ids, ids % 50, ids, ids * 1_000_000, propensity,
     )  # fmt: skip
 
 
@@ -41,6 +56,57 @@ def test_it_beats_chance_on_new_requests() -> None:
     blind, _ = Ranker.fit(rows(1, signal=False), seed=3, config=CONFIG)[0].logged_ndcg10(new)
     assert learned > blind + 0.1
     assert metrics["trees"] >= 5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_clicks_that_follow_the_place_alone_teach_nothing(seed: int) -> None:
+    page = rows(seed, 1_500, signal=False, ranked_by=SIGNAL)
+    ranker, metrics = Ranker.fit(page, seed=seed, config=CONFIG)
+    assert metrics["trees"] == 0
+    scores = ranker.predict(page.features)
+    assert (scores == scores[0]).all()
+
+
+def test_without_the_offset_the_place_would_pass_for_worth() -> None:
+    page = rows(1, 8_000, signal=False, ranked_by=SIGNAL)
+    flat = replace(page, positions=np.zeros_like(page.positions))
+    assert Ranker.fit(flat, seed=1, config=CONFIG)[1]["trees"] > 0
+
+
+def test_the_fall_of_attention_is_read_off_randomised_slots() -> None:
+    page = rows(3, 20_000, signal=False, ranked_by=SIGNAL)
+    place = page.positions.astype(np.int64)
+    found = Examination.fit(place, page.labels > 0, page.propensity)
+    assert 0.25 < found.rate < 0.36
+    blind = Examination.fit(place, page.labels > 0, np.full_like(page.propensity, np.nan))
+    assert blind.rate == pytest.approx(Examination().rate, rel=0.02)
+
+
+def test_who_made_the_page_has_no_advantage_on_its_clicks() -> None:
+    page = rows(4, 8_000, signal=False, ranked_by=SIGNAL)
+    flat = replace(page, positions=np.zeros_like(page.positions))
+    upside_down = np.where(np.arange(len(FEATURES)) == SIGNAL, -1, 1).astype(np.float32)
+    maker, _ = Ranker.fit(rows(5), seed=1, config=CONFIG)
+    other, _ = Ranker.fit(replace(rows(5), features=rows(5).features * upside_down), seed=1, config=CONFIG)
+    true = Examination(0.3)
+    ours, theirs = (r.logged_ndcg10(page, examination=true)[1] for r in (maker, other))
+    difference = bootstrap_mean(ours - theirs)
+    assert difference.low < 0 < difference.high
+    naive = bootstrap_mean(maker.logged_ndcg10(flat)[1] - other.logged_ndcg10(flat)[1])
+    assert naive.low > 0
+
+
+def test_recent_requests_count_for_more() -> None:
+    old, new = rows(1, 600), rows(2, 600)
+    turned = replace(new, features=new.features * np.where(np.arange(len(FEATURES)) == SIGNAL, -1, 1))
+    both = TrainingRows(
+        *(np.concatenate([getattr(old, f.name), getattr(turned, f.name)]) for f in fields(old))
+    )
+    days = np.repeat([0, 10], 600) * 86_400_000_000
+    both = replace(both, time_us=days, session_ids=np.arange(1_200))
+    even, _ = Ranker.fit(both, seed=1, config=CONFIG)
+    recent, _ = Ranker.fit(both, seed=1, config=replace(CONFIG, half_life_d=2.0))
+    assert recent.logged_ndcg10(turned)[0] > even.logged_ndcg10(turned)[0] + 0.02
 
 
 def test_the_same_seed_gives_the_same_trees() -> None:
