@@ -134,7 +134,7 @@ def test_public_names_are_there(path: Path) -> None:
 def test_the_tree_in_the_readme_is_the_tree_on_disk() -> None:
     """Each folder and file at the root is named in the README's tree, and nothing else is."""
     readme = (REPOSITORY / "README.md").read_text()
-    blocks = re.findall(r"^```(?:text)?\n(.*?)^```", readme, flags=re.M | re.S)
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", readme, flags=re.M | re.S)
     trees = [b for b in blocks if all(f"{p}/" in b for p in PACKAGES)]
     assert len(trees) == 1, "the README shows the tree in one code block"
     drawn = set(re.findall(r"^([\w.][\w.\-]*/?)(?=\s|$)", trees[0], flags=re.M))
