@@ -255,13 +255,15 @@ def test_an_item_is_found_once_put_and_gone_once_deleted(home: Home) -> None:
         fields = {"title": "zebra striped clogs", "category": "clogs", "price": 30.0, "stock": 2}
         put = http(engine, lambda c: c.put("/items/sku-9", json=fields))
         assert put.status_code == 200
-        found = get(engine, "/search", q="zebra clogs")
+        found = get(engine, "/search", q="zebra clogs", size=50)
         assert "zebra striped clogs" in [i["title"] for i in found.json()["items"]]
         assert "sku-9" in [i["item_id"] for i in found.json()["items"]]
         changed = http(engine, lambda c: c.put("/items/sku-9", json={"price": 20.0}))
         assert changed.status_code == 200
         item = next(
-            i for i in get(engine, "/search", q="zebra clogs").json()["items"] if "zebra" in i["title"]
+            i
+            for i in get(engine, "/search", q="zebra clogs", size=50).json()["items"]
+            if "zebra" in i["title"]
         )
         assert item["price"] == 20.0
         click = http(engine, lambda c: c.post("/events", json=[{"kind": "click", "item_id": "sku-9"}]))
