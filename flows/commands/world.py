@@ -62,6 +62,7 @@ def generate(
     from data.sources import fashion_mnist
     from data.world.config import world_config
     from data.world.history import generate as generate_world
+    from infra.clock import ScaledClock, wall_us
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     config = world_config(drift, seed=session.settings.seed, **knobs)
@@ -77,4 +78,6 @@ def generate(
             force=force,
             progress=lambda day, days: say(f"day {day} of {days}"),
         )
+    # From here on the shop lives on from the end of its history, as fast as the wall.
+    ScaledClock(report.end_us, wall_us(), 1.0).save(session.settings.layout.clock)
     session.emit(report)
