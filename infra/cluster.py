@@ -232,6 +232,7 @@ def up(
         try:
             # Both start side by side: each spends seconds on imports.
             if not processes.alive(run, PREFECT):
+                processes.stop(run, RUNNER, grace_s=2.0)  # it would talk to the one that is gone
                 progress("starting the Prefect server")
                 settings = start_prefect(settings)
                 started.append(PREFECT)

@@ -143,7 +143,7 @@ def test_a_refresh_killed_anywhere_leaves_a_whole_champion_and_the_next_one_ends
     assert last.document["promoted"]
     assert last.document["snapshot"]["fraction"] == 0.6
     assert champion(shop) == last.document["release_id"]
-    rows = {r["release_id"]: r for r in shelflife(shop.root, "releases", "--json").document}
+    rows = {r["release_id"]: r for r in shelflife(shop.root, "releases", "--json").document["releases"]}
     assert rows[last.document["release_id"]]["alias"] == "champion"
     ids = np.array(read_events(published(shop), kinds=[CLICK], columns=["event_id"])["event_id"])
     mine = ids[ids >= 10**12]
