@@ -18,13 +18,14 @@ from data.shop import Shop
 from data.state import State
 from data.world.sessions import DayPlan
 from data.world.shop import World
-from models.metrics import Interval, bootstrap_mean, ndcg
+from models.metrics import Interval, bootstrap_mean, clustered_mean, ndcg
 from models.release import Release
 
-__all__ = ["ARMS", "Tally", "first_pages", "gain", "pipeline_of", "score"]
+__all__ = ["ARMS", "FEWEST_STRETCHES", "Tally", "first_pages", "gain", "pipeline_of", "score"]
 
 ARMS = ("frozen", "state_fresh", "full")
 DEPTH = 10
+FEWEST_STRETCHES = 3  # below which their spread says too little
 
 
 def gain(relevance: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -73,7 +74,12 @@ def score(
 
 @dataclass
 class Tally:
-    """Scores of the arms as they come in, clustered by session."""
+    """Scores of the arms as they come in, by stretch and session.
+
+    Two things vary: which sessions ask, and which models were live. Queries of one stretch share a
+    release, so the sessions alone would make intervals too narrow. An interval is therefore the hull of
+    two: a bootstrap by session, and, from `FEWEST_STRETCHES` stretches on, a t interval by stretch.
+    """
 
     values: dict[str, list[NDArray[np.float64]]] = field(default_factory=lambda: {a: [] for a in ARMS})
     clusters: list[NDArray[np.int64]] = field(default_factory=list)
@@ -86,9 +92,16 @@ class Tally:
 
     def mean(self, arm: str) -> Interval:
         """An arm's NDCG@10."""
-        return bootstrap_mean(np.concatenate(self.values[arm]), clusters=np.concatenate(self.clusters))
+        return self._interval(self.values[arm])
 
     def difference(self, better: str, than: str) -> Interval:
         """One arm less another, paired by query."""
-        pairs = [a - b for a, b in zip(self.values[better], self.values[than], strict=True)]
-        return bootstrap_mean(np.concatenate(pairs), clusters=np.concatenate(self.clusters))
+        return self._interval([a - b for a, b in zip(self.values[better], self.values[than], strict=True)])
+
+    def _interval(self, values: list[NDArray[np.float64]]) -> Interval:
+        found = bootstrap_mean(np.concatenate(values), clusters=np.concatenate(self.clusters))
+        stretch = np.repeat(np.arange(len(values)), [len(v) for v in values])
+        if len(np.unique(stretch)) < FEWEST_STRETCHES:
+            return found
+        wide = clustered_mean(np.concatenate(values), stretch)
+        return Interval(found.mean, min(found.low, wide.low), max(found.high, wide.high))
