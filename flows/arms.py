@@ -18,7 +18,7 @@ from data.shop import Shop
 from data.state import State
 from data.world.sessions import DayPlan
 from data.world.shop import World
-from models.metrics import Interval, bootstrap_mean, clustered_mean, ndcg
+from models.metrics import Interval, bootstrap_mean, ndcg, successive_mean
 from models.release import Release
 
 __all__ = ["ARMS", "FEWEST_STRETCHES", "Tally", "first_pages", "gain", "pipeline_of", "score"]
@@ -78,7 +78,8 @@ class Tally:
 
     Two things vary: which sessions ask, and which models were live. Queries of one stretch share a
     release, so the sessions alone would make intervals too narrow. An interval is therefore the hull of
-    two: a bootstrap by session, and, from `FEWEST_STRETCHES` stretches on, a t interval by stretch.
+    two: a bootstrap by session, and, from `FEWEST_STRETCHES` stretches on, a t interval from how much one
+    stretch differs from the next.
     """
 
     values: dict[str, list[NDArray[np.float64]]] = field(default_factory=lambda: {a: [] for a in ARMS})
@@ -103,5 +104,5 @@ class Tally:
         stretch = np.repeat(np.arange(len(values)), [len(v) for v in values])
         if len(np.unique(stretch)) < FEWEST_STRETCHES:
             return found
-        wide = clustered_mean(np.concatenate(values), stretch)
+        wide = successive_mean(np.concatenate(values), stretch)
         return Interval(found.mean, min(found.low, wide.low), max(found.high, wide.high))

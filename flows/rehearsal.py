@@ -32,7 +32,7 @@ __all__ = ["Rehearsal", "feed", "rehearse"]
 
 @dataclass
 class Rehearsal:
-    """What came of it: scores of the arms over all stretches, and one entry a stretch."""
+    """What came of it: scores of the arms from the first refresh on, and one entry a stretch."""
 
     tally: Tally = field(default_factory=Tally)
     stretches: list[dict[str, float]] = field(default_factory=list)
@@ -83,7 +83,8 @@ def rehearse(
             full = evaluation_shop(engine)
             shops: dict[str, Shop] = {"frozen": frozen, "state_fresh": state_fresh, "full": full}
             scores = score(world, plan, rows, shops)
-            done.tally.add(scores, plan.session_id[rows])
+            if step:  # before the first refresh nothing new could be live
+                done.tally.add(scores, plan.session_id[rows])
             done.stretches.append(
                 {"day": day + part / per_day, **{a: float(s.mean()) for a, s in scores.items()}}
             )

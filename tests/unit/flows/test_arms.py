@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from flows.arms import ARMS, Tally, first_pages, gain, score
-from models.metrics import clustered_mean
+from models.metrics import successive_mean
 
 
 def test_the_gain_of_a_relevance_is_that_of_its_grade() -> None:
@@ -88,11 +88,13 @@ def test_few_stretches_are_left_to_the_sessions() -> None:
     assert all(np.isfinite([found.mean(a).low for a in ARMS]))
 
 
-def test_a_clustered_mean_covers_what_it_says() -> None:
+def test_a_mean_of_stretches_covers_what_it_says_and_a_trend_is_no_chance() -> None:
     rng = np.random.default_rng(5)
-    clusters = np.repeat(np.arange(5), 20)
-    samples = [np.repeat(rng.normal(size=5), 20) + rng.normal(size=100) for _ in range(400)]
-    hits = [(i := clustered_mean(x, clusters)).low < 0 < i.high for x in samples]
+    stretches = np.repeat(np.arange(6), 20)
+    samples = [np.repeat(rng.normal(size=6), 20) + rng.normal(size=120) for _ in range(400)]
+    hits = [(i := successive_mean(x, stretches)).low < 0 < i.high for x in samples]
     assert 0.91 < np.mean(hits) < 0.985
-    assert np.isnan(clustered_mean([1.0, 2.0], [0, 0]).low)
-    assert np.isnan(clustered_mean([np.nan], [0]).mean)
+    rising = successive_mean(stretches + samples[0], stretches)
+    assert rising.high - rising.low < 0.8 * np.ptp(stretches)
+    assert np.isnan(successive_mean([1.0, 2.0], [0, 0]).low)
+    assert np.isnan(successive_mean([np.nan], [0]).mean)
