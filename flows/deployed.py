@@ -54,8 +54,9 @@ def refresh_through_prefect(
                         f"{settings.layout.run}, or `shelflife down` and refresh without it"
                     )
                 time.sleep(0.5)
-                run = client.read_flow_run(run.id)
-                progress(f"{run.name} is {run.state.name.lower() if run.state else 'new'}")
+                known, run = run.state, client.read_flow_run(run.id)
+                if run.state is not None and (known is None or run.state.name != known.name):
+                    progress(f"{run.name} is {run.state.name.lower()}")
     except (PrefectException, httpx.HTTPError) as error:
         raise EnvironmentError_(
             f"Prefect at {prefect_url(settings)} did not run {DEPLOYMENT} ({error}); "

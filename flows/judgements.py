@@ -47,7 +47,7 @@ class Judged:
         gains = np.where(known, self.gains[at], 0.0)
         hit = known & (self.grades[at] > 0)
         # Where all that is known of is relevant, any order of it is the best one.
-        judged = ndcg(gains[known], self.gains, 10) if (self.gains == 0).any() else np.nan
+        judged = ndcg(gains[known], self.gains, 10) if (self.grades == 0).any() else np.nan
         quality = judged, ndcg(gains, self.gains, 10)
         if not total:
             return (*quality, *[np.nan] * (len(METRICS) - 2))

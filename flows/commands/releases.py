@@ -49,7 +49,7 @@ def describe(rows: Sequence[Mapping[str, Any]]) -> str:
                 " ".join(f"{k}={v:.3f}" for k, v in sorted(r["metrics"].items())),
             )
         )
-    columns = ("release", "made (UTC)", "gate", "NDCG@10 by the gate", "is", "parent", "new in it", "metrics")
+    columns = ("release", "shop time (UTC)", "gate", "gate's NDCG@10", "is", "parent", "new in it", "metrics")
     return table(columns, cells)
 
 

@@ -26,6 +26,8 @@ from infra.settings import Settings
 from models.ranker import Ranker
 from models.release import Release, champion, load_release
 
+pytestmark = pytest.mark.slow  # trains whole releases
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _as_nice_as_before() -> Iterator[None]:

@@ -26,6 +26,8 @@ from infra.errors import DataError
 from infra.settings import Home, Settings
 from tests.unit.flows.own_log import KINDS, item_keys, user_keys, write_full, write_minimal
 
+pytestmark = pytest.mark.slow  # trains whole releases
+
 
 def made(root: Path, write: Callable[[Path], Path], migrated_registry: Path) -> Settings:
     settings = Settings(home=root / "home", cache=root / "cache")
