@@ -17,6 +17,8 @@ from infra.settings import REPOSITORY, Home
 from models.release import champion, list_releases, load_release
 from tests.e2e.shop_process import environment, interrupted, set_clock, shelflife
 
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
 SMALL = ("world", "generate", "--scale", "0.02", "--days", "2")
 
 
@@ -112,8 +114,6 @@ def test_ctrl_c_in_the_middle_of_a_world_leaves_none(home: Home) -> None:
     assert shelflife(home.root, "ingest", "--json").document["rows"] == again.document["events"]
 
 
-@pytest.mark.e2e
-@pytest.mark.slow
 @pytest.mark.parametrize("after", ["ingest", "publish"])
 def test_ctrl_c_in_the_middle_of_a_refresh_keeps_the_champion(shop: Home, after: str) -> None:
     set_clock(shop, end_us=published(shop).watermark_us)

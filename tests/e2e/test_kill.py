@@ -24,6 +24,8 @@ from tests.e2e.shop_process import set_clock, shelflife
 from tests.unit.components.search_world import NOW_US
 from tests.unit.components.serving_world import make_home, publish_release
 
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
 ACKNOWLEDGE = """
     import sys, threading
     from pathlib import Path
@@ -115,8 +117,6 @@ def clicks_after(layout: Home, number: int) -> None:
     write_segments(new, layout.segments, name=f"kill-{number}")
 
 
-@pytest.mark.e2e
-@pytest.mark.slow
 def test_a_refresh_killed_anywhere_leaves_a_whole_champion_and_the_next_one_ends_well(shop: Home) -> None:
     set_clock(shop, end_us=published(shop).watermark_us + 3_600 * SECOND_US)
     rng = np.random.default_rng(int.from_bytes(os.urandom(4), "little"))

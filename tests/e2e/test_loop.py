@@ -337,7 +337,6 @@ async def main():
         "cancelled": cancelled,
         "kept": [name for name, i in newest.items() if states[i] == "SCHEDULED"],
         "left": sum(s != "CANCELLED" for s in states.values()),
-        "again": await cancel_backlog(),
     }))
 
 asyncio.run(main())
@@ -349,7 +348,7 @@ def test_of_a_backlog_only_the_newest_run_of_each_deployment_is_left(running: Ru
     prefect = processes.find(settings.layout.run, cluster.PREFECT)
     assert prefect is not None
     at_work = settings.layout.run / "refresh" / "lock"
-    wait_until(lambda: at_work.exists() and at_work.read_text(), timeout_s=60)
+    wait_until(lambda: at_work.exists() and "refresh" in at_work.read_text(), timeout_s=60)
     processes.stop(settings.layout.run, cluster.RUNNER)  # in the middle of a run
     was = champion(running.layout)
     try:
@@ -367,6 +366,5 @@ def test_of_a_backlog_only_the_newest_run_of_each_deployment_is_left(running: Ru
     assert "ingest/ingest" in found["kept"], found
     assert found["left"] == len(found["kept"]), found
     assert found["cancelled"] > 0, found
-    assert found["again"] == 0, found
     # The run that was killed holds no place: the next one of its deployment is not refused.
     wait_until(lambda: champion(running.layout) != was, timeout_s=60)
