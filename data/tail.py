@@ -151,7 +151,10 @@ class _Follow:
         return self._after_sealed(newest, files, done)
 
     def _after_sealed(self, newest: Path, files: list[Path], done: int) -> bool:
-        end = frames.last_seq_in(newest)
+        try:
+            end = frames.last_seq_in(newest)
+        except FileNotFoundError:  # closed (renamed) or pruned since the folder was listed: look again
+            return False
         if end > done:
             return self._try(newest)
         later = [p for p in files if frames.first_seq_of(p) > done + 1]
