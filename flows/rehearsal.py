@@ -94,9 +94,11 @@ def rehearse(
                 crowd.serve(plan, i)
             clock.time_us = until
             _settle(engine, catalogue)
+            _wait_until(lambda: not any(layout.journal.glob("*/*.open")), "the journals do not roll")
             ScaledClock(until, 0, 0.0).save(layout.clock)
             done.refreshes.append(refresh(settings, component=component, window_d=window_d))
             engine.look_now()
+            _take_up(engine, champion(layout))
     finally:
         engine.close()
         catalogue.close()
@@ -112,14 +114,33 @@ def feed(writer: JournalWriter, events: pa.Table) -> None:
 
 def _settle(engine: Engine, catalogue: JournalWriter) -> None:
     """Wait until the state holds all that was journalled."""
-    deadline = time.monotonic() + 60
     calm = 0
-    while calm < 3:
+
+    def settled() -> bool:
+        nonlocal calm
         calm = calm + 1 if engine.settled and _holds(engine, catalogue) else 0
-        if time.monotonic() > deadline:
-            raise ShelflifeError("the state does not catch up with the journal")
-        time.sleep(0.03)
+        return calm >= 3
+
+    _wait_until(settled, "the state does not catch up with the journal")
+
+
+def _take_up(engine: Engine, release_id: str | None) -> None:
+    """Wait until the engine answers from a release."""
+
+    def taken() -> bool:
+        return engine.live is not None and engine.live.release.release_id == release_id
+
+    _wait_until(taken, f"the engine does not take up release {release_id}")
 
 
 def _holds(engine: Engine, catalogue: JournalWriter) -> bool:
     return engine.applied.get(catalogue.writer, 0) >= catalogue.last_seq
+
+
+def _wait_until(done: Callable[[], bool], otherwise: str) -> None:
+    """Virtual time stands still meanwhile, so that no result depends on how fast the machine is."""
+    deadline = time.monotonic() + 60
+    while not done():
+        if time.monotonic() > deadline:
+            raise ShelflifeError(f"{otherwise}; waited 60 s")
+        time.sleep(0.03)
