@@ -99,7 +99,7 @@ def run_live(
     engine = Engine(
         layout,
         open_clock(layout.clock),
-        config=EngineConfig(writer="crowd"),
+        config=EngineConfig(writer="crowd", commit_ms=100.0, gather_s=0.1),
         photos=fashion_mnist.load(settings.cache)[0],
     )
     engine.start()

@@ -18,13 +18,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from components.load.arrivals import Trace, http_get
+from components.load.arrivals import Trace, diurnal, http_get
 from components.serving.engine import Engine
 from data.schema import SURFACES
 from data.world.reactions import Reaction
 from data.world.sessions import DayPlan
 from data.world.shop import World
-from infra.clock import DAY_US, ScaledClock
+from infra.clock import ScaledClock
 from infra.settings import Home
 
 __all__ = ["Crowd", "LiveTrace", "live_trace", "make_reactor", "split_sessions", "target_of"]
@@ -68,22 +68,32 @@ def live_trace(
 ) -> LiveTrace:
     """The live sample from the start of `first_day` on: about `rate` requests a wall second.
 
-    A request is due when it is its time in the shop: the day's own swing of traffic is kept.
+    Due times are Poisson with the day's own swing, requests in the order of the shop's day. Their own
+    times would not do: a session of minutes, at a day in seconds, is a burst that no person makes.
     """
     due, days, rows, requests = [], [], [], []
-    n_days = int(np.ceil(seconds / day_seconds))
-    for day in range(first_day, first_day + n_days):
+    for day in range(first_day, first_day + int(np.ceil(seconds / day_seconds))):
         plan = world.day(day)
         live = np.flatnonzero(split_sessions(plan, live=round(rate * day_seconds), seed=seed))
-        at = (plan.time_us[live] - world.start_of(first_day)) * (day_seconds * 1e6 / DAY_US)
-        live = live[(at >= 0) & (at < seconds * 1e6)]
-        due.append(at[(at >= 0) & (at < seconds * 1e6)])
+        at = (day - first_day) * day_seconds + day_seconds * _hours(len(live), seed=(seed, day, 1)) / 24
+        live, at = live[at < seconds], at[at < seconds]
+        due.append(at * 1e6)
         days.append(np.full(len(live), day, np.int32))
         rows.append(live.astype(np.int32))
         requests += [http_get(target_of(plan, i)) for i in live.tolist()]
     return LiveTrace(
         Trace(np.concatenate(due).astype(np.int64), requests), np.concatenate(days), np.concatenate(rows)
     )
+
+
+def _hours(n: int, *, seed: tuple[int, ...]) -> NDArray[np.float64]:
+    """n times of a Poisson process with the day's published swing, in hours: float64 [n], ascending."""
+    grid = np.linspace(0.0, 24.0, 24 * 60 + 1)
+    share = np.cumsum(np.concatenate([[0.0], diurnal((grid[1:] + grid[:-1]) / 2)]))
+    found: NDArray[np.float64] = np.interp(
+        np.sort(np.random.default_rng(seed).random(n)), share / share[-1], grid
+    )
+    return found
 
 
 def make_reactor(

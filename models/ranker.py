@@ -41,10 +41,10 @@ class RankerConfig:
     than without.
     """
 
-    max_trees: int = 200
-    warm_trees: int = 40
+    max_trees: int = 100
+    warm_trees: int = 25
     num_leaves: int = 15
-    learning_rate: float = 0.1
+    learning_rate: float = 0.12
     min_data_in_leaf: int = 60
     feature_fraction: float = 0.7
     lambda_l2: float = 5.0

@@ -28,7 +28,7 @@ from components.serving.follower import Follower
 from components.serving.gate import Gate
 from components.serving.incoming import event_columns, item_payload, to_id
 from components.serving.installed import Installed, Shared, install, shadow_answer, warming_requests
-from components.serving.keys import RecentKeys
+from components.serving.keys import Acknowledged, RecentKeys
 from components.serving.metrics import Metrics
 from components.serving.refusals import Refusal
 from components.serving.swap import ShadowLimits, Swapper
@@ -50,28 +50,19 @@ _RECENT = 256
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """`future_s`: shop seconds that an event_time may lie ahead; a fast clock adds a second of wall time."""
+    """`future_s`: shop seconds that an event_time may lie ahead; a fast clock adds a second of wall time.
+
+    `commit_ms`: how long an event may wait for its disk; `gather_s`: for how long impressions, and
+    other writers' events, are gathered. Many small commits cost what few large ones do not.
+    """
 
     writer: str = "serve-0"
     future_s: float = 60.0
     poll_s: float = 0.25
+    commit_ms: float = 5.0
+    gather_s: float = 0.02
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     limits: ShadowLimits = field(default_factory=ShadowLimits)
-
-
-@dataclass(frozen=True)
-class Acknowledged:
-    """Events on their way to the disk: acknowledged once all of `futures` are done."""
-
-    rows: int
-    duplicates: int
-    futures: tuple[Future[int], ...]
-
-    def wait(self, timeout_s: float = 30.0) -> int:
-        """Wait until all is durable; the number of rows. Raises OSError if it cannot be written."""
-        for future in self.futures:
-            future.result(timeout_s)
-        return self.rows
 
 
 class Engine:
@@ -118,14 +109,20 @@ class Engine:
 
     def start(self) -> None:
         """Open the journal, load and catch up the state, install the champion, follow both."""
-        self._journal = JournalWriter(self.layout.journal / self.config.writer, clock=self.clock)
+        self._journal = JournalWriter(
+            self.layout.journal / self.config.writer, clock=self.clock, commit_ms=self.config.commit_ms
+        )
         replica = StateReplica(self.layout, own_writer=self.config.writer)
-        self._follower = Follower(replica, self.gate, own_writer=self.config.writer)
+        self._follower = Follower(
+            replica, self.gate, own_writer=self.config.writer, every_s=self.config.gather_s
+        )
         self._follower.catch_up()
         self.shared = Shared.of(replica.state, config=self.config.pipeline, photos=self.photos)
         self._follower.after.append(self.shared.refresh)
         self._follower.start()
-        self._feedback = Feedback(self._journal, on_commit=self._follower.committed)
+        self._feedback = Feedback(
+            self._journal, on_commit=self._follower.committed, every_s=self.config.gather_s
+        )
         self._swapper.step()
         self._swapper.start()
         self.write_status()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 
-__all__ = ["RecentKeys"]
+__all__ = ["Acknowledged", "RecentKeys"]
 
 
 class RecentKeys:
@@ -50,3 +51,18 @@ class RecentKeys:
                 self._keys[key] = None
 
         future.add_done_callback(settled)
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """Events on their way to the disk: acknowledged once all of `futures` are done."""
+
+    rows: int
+    duplicates: int
+    futures: tuple[Future[int], ...]
+
+    def wait(self, timeout_s: float = 30.0) -> int:
+        """Wait until all is durable; the number of rows. Raises OSError if it cannot be written."""
+        for future in self.futures:
+            future.result(timeout_s)
+        return self.rows
