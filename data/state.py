@@ -180,14 +180,18 @@ class State:
     def popularity(self, now_us: int) -> NDArray[np.float64]:
         """Click and purchase rate, smoothed and corrected for position: float64 [n_items].
 
-        (clicks + 2 carts + 3 orders + 0.5) / (exposure + 10) over the long half-life: what tiers
-        and popular items go by. An item without exposure gets the prior 0.05.
+        (clicks + 2 carts + 3 orders + 10 x the shop's own rate) / (exposure + 10) over the long
+        half-life: what tiers and popular items go by. Smoothed towards anything but the shop's rate, it
+        would rank items by how often they were shown. Without any exposure all have 0.05.
         """
         n = self.n_items
         age = np.maximum(now_us - self.items.counted_us[:n], 0)
         decay = np.exp2(-age / HALF_LIVES_US[1])
         c = self.items.counters[:n, 1, :] * decay[:, None]
-        rate: NDArray[np.float64] = (c[:, 2] + 2 * c[:, 3] + 3 * c[:, 4] + 0.5) / (c[:, 0] + 10)
+        reactions = c[:, 2] + 2 * c[:, 3] + 3 * c[:, 4]
+        exposure = float(c[:, 0].sum())
+        usual = float(reactions.sum()) / exposure if exposure > 0 else 0.05
+        rate: NDArray[np.float64] = (reactions + 10 * usual) / (c[:, 0] + 10)
         return rate
 
     # ---- the fold ----

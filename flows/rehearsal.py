@@ -68,7 +68,7 @@ def rehearse(
     done = Rehearsal()
     try:
         crowd = Crowd(engine, world, live=lambda plan: np.zeros(len(plan), bool))
-        frozen = pipeline_of(frozen_release, frozen_state)
+        frozen = pipeline_of(frozen_release, frozen_state, photos=engine.photos)
         state_fresh = evaluation_shop(engine, frozen_release)
         for step in range(days * per_day):
             day, part = first_day + step // per_day, step % per_day

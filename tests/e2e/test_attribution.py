@@ -24,7 +24,7 @@ from models.metrics import Interval, bootstrap_mean
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-CHANCE = 0.01  # NDCG@10 by which arms may differ by chance, beside their interval
+CHANCE = 0.015  # NDCG@10 by which arms may differ by chance, beside their interval
 
 
 @pytest.fixture(autouse=True)
@@ -34,15 +34,15 @@ def _as_nice_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def lived(tmp_path: Path, migrated_registry: Path) -> Callable[..., Rehearsal]:
-    """Two days and four refreshes in a shop of 1,000 items after five days of history."""
+    """Two days and four refreshes in a shop of 800 items after four days of history."""
 
     def live(drift: str, **knobs: Any) -> Rehearsal:
         settings = Settings(home=tmp_path / "home", cache=tmp_path / "cache")
         shutil.copytree(migrated_registry, settings.layout.mlflow)
-        config = world_config(drift, scale=0.1, days=5, seed=11, activity=0.25, **knobs)
+        config = world_config(drift, scale=0.08, days=4, seed=11, activity=0.2, **knobs)
         ScaledClock(generate(config, settings.layout).end_us, 0, 0.0).save(settings.layout.clock)
-        refresh(settings, window_d=5)
-        return rehearse(settings, days=2, per_day=2, queries=100, window_d=5)
+        refresh(settings, window_d=4)
+        return rehearse(settings, days=2, per_day=2, queries=80, window_d=4)
 
     return live
 

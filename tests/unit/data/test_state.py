@@ -145,6 +145,26 @@ def test_counters_decay_by_their_half_lives() -> None:
     assert state.recent_items(state.user_row(3), 5).tolist() == [0]
 
 
+def test_popularity_does_not_grow_with_being_shown() -> None:
+    """Clicks at random: items shown a hundred times are no more popular than those shown once or never."""
+    rng = np.random.default_rng(2)
+    rows: list[dict[str, object]] = [
+        {"kind": ITEM_UPSERT, "event_time": START, "item_id": i, "payload": "{}"} for i in range(60)
+    ]
+    for item in range(60):
+        for _ in range((0, 1, 100)[item % 3]):
+            rows.append({"kind": IMPRESSION, "event_time": START, "item_id": item, "position": 0})
+            if rng.random() < 0.4:
+                rows.append({"kind": CLICK, "event_time": START, "item_id": item, "position": 0})
+    state = State()
+    state.apply(_events(rows))
+    found = state.popularity(state.as_of_us)
+    never, once, often = (found[k::3].mean() for k in range(3))
+    assert np.std(found[0::3]) == 0
+    assert never == pytest.approx(often, rel=0.1)
+    assert once == pytest.approx(often, rel=0.1)
+
+
 def test_catalogue_follows_upserts_and_deletes() -> None:
     state = State()
     state.apply(
