@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import json
+import shutil
+from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from data.replica import current_record, current_state, publish_state
 from data.segments import prune_journals, roll_journals
@@ -12,11 +16,13 @@ from data.state import State
 from data.store import Progress, ingest_segments
 from infra.clock import HOUR_US, open_clock
 from infra.errors import DataError
+from infra.files import write_atomic
 from infra.settings import Home, Settings
 
 __all__ = ["ALLOWED_LATENESS_US", "fold_published", "ingest"]
 
 ALLOWED_LATENESS_US = 6 * HOUR_US
+_BASE = "base.json"
 
 
 def ingest(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -35,40 +41,46 @@ def ingest(settings: Settings, *, progress: Progress | None = None) -> dict[str,
 
 
 def fold_published(layout: Home) -> State:
-    """The state of everything published, and publish it; folds only what is new where order allows.
+    """The state of everything published, and publish it; folds anew only what order demands.
 
-    Parts that hold events older than what is folded already (late segments) make it fold anew
-    from the first event, so that the state does not depend on when what arrived.
+    Writers' events interleave, so what comes next may be older than the newest event folded so far.
+    A base lags behind by the allowed lateness: it holds just the events known up to its time, and
+    folding goes on from there. Parts that reach back even further make it fold from the first event,
+    so that the state does not depend on when what arrived.
     """
     held = published(layout)
     record = current_record(layout)
     if record is not None and record.get("content_hash") == held.content_hash:
         return current_state(layout)
-    state, new = _continued(layout, held, record)
-    if state is None:
-        state, new = State(), held
-    state.apply(read_events(new))
-    publish_state(
-        layout,
-        state,
-        held.applied,
-        notes={"commit": held.commit, "content_hash": held.content_hash, "parts": len(held.parts)},
-    )
+    state, since_us = _base(layout, held)
+    events = read_events(held, since_us=since_us)
+    cut_us = held.watermark_us - ALLOWED_LATENESS_US
+    upto = int(np.searchsorted(events["known_time"].to_numpy(), cut_us, side="right"))
+    state.apply(events.slice(0, upto))
+    _keep_base(layout, state, cut_us, parts=len(held.parts))
+    state.apply(events.slice(upto))
+    notes = {"commit": held.commit, "content_hash": held.content_hash}
+    publish_state(layout, state, held.applied, notes=notes)
     return state
 
 
-def _continued(
-    layout: Home, held: Published, record: dict[str, Any] | None
-) -> tuple[State | None, Published]:
-    """The published state and the parts that come after it, or None where it has to be folded anew."""
-    if record is None or not 0 < record.get("parts", 0) <= len(held.parts):
-        return None, held
-    folded = record["parts"]
-    spans = held.spans[folded:]
-    if any(first <= record["as_of_us"] for first, _ in spans):
-        return None, held
+def _base(layout: Home, held: Published) -> tuple[State, int]:
+    """The state of just the events known before a time, and that time; the empty one and 0 if none fits."""
     try:
-        state = current_state(layout)
-    except DataError:  # damaged: folding anew makes a whole one
-        return None, held
-    return state, replace(held, parts=held.parts[folded:], spans=spans)
+        about = json.loads((layout.snapshots / _BASE).read_bytes())
+        if any(first <= about["cut_us"] for first, _ in held.spans[about["parts"] :]):
+            return State(), 0
+        return State.load(layout.snapshots / about["folder"]), about["cut_us"] + 1
+    except (FileNotFoundError, ValueError, KeyError, DataError):  # none yet, or damaged: a whole one follows
+        return State(), 0
+
+
+def _keep_base(layout: Home, state: State, cut_us: int, *, parts: int) -> None:
+    """Save the base for the next ingest: the folder first, then the record that names it."""
+    folder = layout.snapshots / f"base-{cut_us:020d}-{parts}"
+    state.save(folder)
+    about = {"folder": folder.name, "cut_us": cut_us, "parts": parts}
+    write_atomic(layout.snapshots / _BASE, json.dumps(about).encode())
+    for old in layout.snapshots.glob("base-*"):
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
