@@ -48,7 +48,7 @@ class DemoResult:
 def demo(
     settings: Settings,
     *,
-    seconds: float = 150.0,
+    seconds: float = 180.0,
     rate: float = 55.0,
     scale: float = 2.0,
     days: int = 14,

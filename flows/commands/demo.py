@@ -14,7 +14,7 @@ app = verb("Run the whole loop on this machine: inputs, first release, live traf
 @app.command()
 def run(
     ctx: typer.Context,
-    seconds: Annotated[float, typer.Option(min=10.0, help="Length of the live traffic.")] = 150.0,
+    seconds: Annotated[float, typer.Option(min=10.0, help="Length of the live traffic.")] = 180.0,
     rate: Annotated[float, typer.Option(min=1.0, help="Live requests a second.")] = 55.0,
     scale: Annotated[float, typer.Option(help="Size of the shop: 1 is 10,000 items and 6,000 users.")] = 2.0,
     days: Annotated[int, typer.Option(min=2, help="Days of history.")] = 14,
