@@ -191,8 +191,7 @@ class State:
         reactions = c[:, 2] + 2 * c[:, 3] + 3 * c[:, 4]
         exposure = float(c[:, 0].sum())
         usual = float(reactions.sum()) / exposure if exposure > 0 else 0.05
-        rate: NDArray[np.float64] = (reactions + 10 * usual) / (c[:, 0] + 10)
-        return rate
+        return np.asarray((reactions + 10 * usual) / (c[:, 0] + 10), np.float64)
 
     # ---- the fold ----
 
@@ -203,9 +202,8 @@ class State:
 
     def apply(self, events: pa.Table) -> None:
         """Fold events in the order given (the canonical one, except in a live replica)."""
-        if events.num_rows == 0:
-            return
-        self.fold(Batch(events), 0, events.num_rows)
+        if events.num_rows:
+            self.fold(Batch(events), 0, events.num_rows)
 
     def fold(self, batch: Batch, start: int, stop: int) -> None:
         """Fold the batch's events [start, stop); a batch is folded from its start on, in pieces or whole."""
