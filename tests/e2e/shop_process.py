@@ -50,7 +50,10 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def start(home: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    """Start `shelflife <arguments>` in a process group of its own."""
+    """Start `shelflife <arguments>` in a process group of its own.
+
+    Ctrl-C works in it even where it is off here, as in what a shell runs in the background.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *arguments],
         cwd=REPOSITORY,
@@ -59,6 +62,7 @@ def start(home: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
