@@ -29,6 +29,7 @@ from infra import cluster
 from infra.clock import ScaledClock, wall_us
 from infra.errors import InputError, PromiseBroken, ShelflifeError
 from infra.machine import require_disk
+from infra.processes import exclusive
 from infra.settings import REPOSITORY, Settings
 
 __all__ = ["DemoResult", "demo"]
@@ -57,24 +58,39 @@ def demo(
 ) -> DemoResult:
     """Run it in `HOME/demo`, which is emptied first; reports go to `HOME/reports`.
 
-    Raises PromiseBroken where a live request failed, after the report is written.
+    Raises PromiseBroken where a live request failed, after the report is written, and EnvironmentError_
+    while another demo runs here.
     """
+    with exclusive(settings.layout.run, "demo"):
+        return _demo(
+            settings,
+            {"seconds": seconds, "rate": rate, "scale": scale, "days": days, "day_seconds": day_seconds},
+            progress,
+        )
+
+
+def _demo(settings: Settings, given: dict[str, Any], progress: Progress) -> DemoResult:
     began = time.monotonic()
     own = replace(settings, home=settings.home / "demo")
     cluster.down(own)  # what an earlier demo left behind after a kill -9
     shutil.rmtree(own.home, ignore_errors=True)
     require_disk(settings.home, mb=1_500)
     try:
-        _prepare(own, scale=scale, days=days, progress=progress)
+        _prepare(own, scale=given["scale"], days=given["days"], progress=progress)
         progress("starting Prefect, Ray Serve and HAProxy")
-        write_schedules(own.layout, _schedules(day_seconds))
+        write_schedules(own.layout, _schedules(given["day_seconds"]))
         own = _with_ports(own, cluster.up(own, runner=False, progress=progress))
         progress("live traffic")
-        live = run_live(own, seconds=seconds, rate=rate, day_seconds=day_seconds, progress=progress)
+        live = run_live(
+            own,
+            seconds=given["seconds"],
+            rate=given["rate"],
+            day_seconds=given["day_seconds"],
+            progress=progress,
+        )
     finally:
         progress("stopping")
         cluster.down(own)
-    given = {"seconds": seconds, "rate": rate, "scale": scale, "days": days, "day_seconds": day_seconds}
     return _told(settings, own, live, given, wall_s=time.monotonic() - began)
 
 

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 
 from components.load.arrivals import http_post
 from components.load.http1 import connect, exchange
@@ -166,8 +167,18 @@ def react(
 
 
 def react_in_process(
-    sock: socket.socket, make_on_reply: Callable[[], OnReply], host: str, port: int, target: str
+    line: Connection,
+    sock: socket.socket,
+    make_on_reply: Callable[[], OnReply],
+    host: str,
+    port: int,
+    target: str,
 ) -> None:
-    """`react` as the body of a process of its own, below the service in priority."""
+    """`react` as the body of a process of its own, below the service in priority.
+
+    Says "ready" on `line` once its shoppers are there.
+    """
     os.nice(5)
-    react(sock, make_on_reply(), host=host, port=port, target=target)
+    on_reply = make_on_reply()
+    line.send("ready")
+    react(sock, on_reply, host=host, port=port, target=target)

@@ -24,10 +24,17 @@ def run(
 ) -> None:
     """Start everything local that is not running yet, and wait until it is ready."""
     from infra.cluster import up
+    from infra.errors import DataError
+    from models.release import champion
 
     session = open_session(
         ctx, home=home, seed=seed, as_json=as_json, http_port=http_port, prefect_port=prefect_port
     )
+    if champion(session.settings.layout) is None:
+        raise DataError(
+            f"no release in {session.settings.home} to serve; make one with `shelflife refresh` (or go back "
+            "to one with `shelflife promote ID`), or see it all at work with `shelflife demo`"
+        )
     with session.progress("up") as say:
         report = up(session.settings, runner=schedules, progress=say)
     started = ", ".join(report["started"]) or "nothing: all of it was running already"

@@ -37,6 +37,7 @@ SMALL = ("world", "generate", "--scale", "0.02", "--days", "2")
         (["world", "generate", "--scale", "-1"], ["scale", "-1"]),
         (["ingest", "--home", "pyproject.toml"], ["pyproject.toml", "--home"]),
         (["refresh"], ["shelflife"]),
+        (["up"], ["no release", "shelflife refresh"]),
         (["promote"], ["shelflife refresh"]),
         (["promote", "r-none"], ["r-none"]),
         (["rollback"], ["shelflife refresh"]),

@@ -281,6 +281,7 @@ def test_up_again_starts_nothing_and_a_taken_port_is_one_line(running: Running, 
     again = shelflife(root, "up", "--json")
     assert (again.code, again.document["started"]) == (0, [])
     taken = httpx.URL(cluster.serve_url(running.settings)).port
+    shutil.copytree(running.layout.releases, home.releases)
     other = shelflife(home.root, "up", "--http-port", str(taken), "--prefect-port", "0")
     assert other.code == 2
     assert str(taken) in other.line
