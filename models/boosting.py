@@ -19,7 +19,7 @@ from models.candidate_features import CATEGORICAL, FEATURES
 from models.examination import Examination, places
 from models.training_rows import TrainingRows
 
-__all__ = ["GAINS", "Gain", "RankerConfig", "Task", "Trees", "grow"]
+__all__ = ["GAINS", "Columns", "Gain", "RankerConfig", "Task", "Trees", "binned_once", "grow"]
 
 GAINS = (0, 1, 3, 7)  # of nothing, click, cart, order
 _TRUNCATION = 30  # places for whose pairs LambdaRank cares: all of a page
@@ -87,11 +87,57 @@ class Trees:
         return cls(text, int(lgb.Booster(model_str=text).num_trees()))
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Names of the features [F], and the numbers of those that are codes without order."""
+
+    names: tuple[str, ...] = FEATURES
+    categorical: tuple[int, ...] = CATEGORICAL
+
+
+def binned_once(features: NDArray[np.float32], columns: Columns, *, seed: int = 7) -> Any:
+    """LightGBM's form of rows float32 [n, F] that many trainings take subsets of (`Task(binned=…)`)."""
+    data = _dataset(features, columns, None, None)
+    data.params = _parameters(RankerConfig(), seed, rowwise=True)
+    data.label = np.zeros(len(features))  # a subset cannot be made without
+    return data.construct()
+
+
+def _dataset(
+    features: NDArray[np.float32], columns: Columns, groups: NDArray[np.int32] | None, reference: Any | None
+) -> Any:
+    import lightgbm as lgb
+
+    return lgb.Dataset(
+        features,
+        group=groups,
+        categorical_feature=list(columns.categorical),
+        feature_name=list(columns.names),
+        reference=reference,
+        free_raw_data=False,
+    )
+
+
 class Task:
     """What the trees are fitted to: features, grades, weights and offset of each row."""
 
-    def __init__(self, rows: TrainingRows, examination: Examination, config: RankerConfig) -> None:
+    def __init__(
+        self,
+        rows: TrainingRows,
+        examination: Examination,
+        config: RankerConfig,
+        *,
+        columns: Columns | None = None,
+        binned: Any | None = None,
+        at: NDArray[np.int64] | None = None,
+    ) -> None:
+        """`columns`: of the features, None those of a candidate.
+
+        `binned`: `binned_once(...)` of a larger set of rows, of which these are numbers `at` int64 [n].
+        """
         self.rows = rows
+        self.columns = columns or Columns()
+        self._binned, self._at = binned, at
         self.config = config
         self.label = (rows.labels > 0).astype(np.float64)
         age_d = (int(rows.time_us.max()) - rows.time_us) / DAY_US
@@ -108,16 +154,12 @@ class Task:
 
     def dataset(self, groups: NDArray[np.bool_], reference: Any | None = None) -> Any:
         """LightGBM's form of the features of the groups, binned as `reference` is."""
-        import lightgbm as lgb
-
-        return lgb.Dataset(
-            self.rows.features[np.repeat(groups, self.rows.groups)],
-            group=self.rows.groups[groups],
-            categorical_feature=list(CATEGORICAL),
-            feature_name=list(FEATURES),
-            reference=reference,
-            free_raw_data=False,
-        )
+        take = np.repeat(groups, self.rows.groups)
+        if self._binned is not None and self._at is not None:
+            part = self._binned.subset(self._at[take]).construct()  # what is set earlier, it forgets
+            part.set_group(self.rows.groups[groups])
+            return part
+        return _dataset(self.rows.features[take], self.columns, self.rows.groups[groups], reference)
 
     def aim(
         self, data: Any, groups: NDArray[np.bool_], scores: NDArray[np.float64], *, rowwise: bool

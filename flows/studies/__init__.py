@@ -1,0 +1,1 @@
+"""The studies: how fresh do the models have to be, at what cost."""
