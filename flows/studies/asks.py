@@ -1,0 +1,255 @@
+"""What a study is asked: intervals, fractions, where, how long; checked before anything runs.
+
+Light on purpose (no numpy), so that the command line may read it at once. It knows neither panels
+nor models.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from infra.clock import DAY_US, HOUR_US
+from infra.errors import ConfigError, InputError
+
+__all__ = [
+    "COMPONENTS",
+    "NEVER",
+    "SOURCE_DEFAULTS",
+    "IntervalAsk",
+    "VolumeAsk",
+    "duration_name",
+    "duration_us",
+    "fractions_of",
+    "interval_ask",
+    "intervals_of",
+]
+
+NEVER = "never"
+COMPONENTS = ("ranker", "text_classifier", "encoder")
+_UNITS = {"m": HOUR_US // 60, "h": HOUR_US, "d": DAY_US, "w": 7 * DAY_US}
+_MINUTE_US = _UNITS["m"]
+
+# What is left out is taken from here; a home's own log is told by its length, once it is read.
+SOURCE_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "world": {
+        "intervals": ("6h", "12h", "1d", "2d", "7d", NEVER),
+        "window_d": 4.0,
+        "horizon_d": 14.0,
+        "burn_in_d": 10.0,
+        "slices": 14,
+        "queries": 150,
+    },
+    "completejourney": {
+        "intervals": ("1d", "7d", "14d", "28d", "56d", NEVER),
+        "horizon_d": 168.0,
+        "burn_in_d": 182.0,
+        "slices": 24,
+        "queries": 150,
+    },
+    "movielens": {
+        "intervals": ("1d", "7d", "14d", "28d", NEVER),
+        "horizon_d": 84.0,
+        "burn_in_d": 112.0,
+        "slices": 21,
+        "queries": 100,
+    },
+    "home": {"intervals": ("6h", "12h", "1d", "2d", "7d", NEVER), "slices": 14, "queries": 150},
+}
+
+
+@dataclass(frozen=True)
+class IntervalAsk:
+    """One study of update intervals, complete but for what only the source can tell (None).
+
+    `intervals`: canonical names, shortest first, `never` last; `margin`: NDCG@10 that a policy may
+    lose and still count as not worse; `budget_cpu_s`: CPU-seconds a day that training may take;
+    `window_d` None: all history; `workers` None: one a core; `seeds` trainings (and worlds) from `seed` on.
+    """
+
+    source: str = "world"
+    intervals: tuple[str, ...] = ("6h", "12h", "1d", "2d", "7d", NEVER)
+    fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    component: str = "ranker"
+    seeds: int = 1
+    seed: int = 7
+    drift: str = "strong"
+    scale: float = 0.5
+    window_d: float | None = 4.0
+    horizon_d: float | None = 14.0
+    burn_in_d: float | None = 10.0
+    slices: int = 14
+    queries: int = 150
+    start: str = "cold"
+    margin: float = 0.005
+    budget_cpu_s: float | None = None
+    exact: bool = False
+    workers: int | None = None
+    dump: Path | None = None
+
+    @property
+    def intervals_us(self) -> tuple[int | None, ...]:
+        """Microseconds of each interval; None for `never`."""
+        return tuple(duration_us(i) for i in self.intervals)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components under study, one stale at a time."""
+        return COMPONENTS if self.component == "all" else (self.component,)
+
+    def check(self, *, horizon_d: float, resolution_us: int = 0, source: str = "") -> None:
+        """Raise InputError for an interval longer than the horizon, or finer than the time stamps."""
+        where = f" of {source or self.source}"
+        for name, length in zip(self.intervals, self.intervals_us, strict=True):
+            if length is None:
+                continue
+            if length > horizon_d * DAY_US:
+                raise InputError(
+                    f"interval {name} is longer than the horizon{where}, {horizon_d:g} days; "
+                    "leave it out, ask for `never`, or lengthen --horizon-d"
+                )
+            if length < resolution_us:
+                raise InputError(
+                    f"interval {name} is finer than the time stamps{where} support, "
+                    f"{duration_name(resolution_us)}; expected that or longer"
+                )
+
+    def command(self) -> str:
+        """The command line that repeats this study."""
+        first = interval_ask(self.source, check=False)
+        parts = ["shelflife study interval", f"--source {_quoted(self.source)}"]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("source", "dump", "workers") or value in (None, False):
+                continue
+            if value == getattr(first, field.name) and field.name != "seed":
+                continue
+            option = f"--{field.name.replace('_', '-')}"
+            parts.append(option if value is True else f"{option} {_said(value)}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class VolumeAsk:
+    """One study of training data's volume: which fractions, of what, how often repeated.
+
+    `components`: of ranker, text_classifier, image_classifier; `scale`, `days`: of the world that is
+    made where `home` has no data asked for; `margin`: the least gain of ten per cent more data that counts.
+    """
+
+    fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    components: tuple[str, ...] = ("ranker", "text_classifier", "image_classifier")
+    seeds: int = 3
+    seed: int = 7
+    source: str = "world"
+    scale: float = 0.5
+    days: int = 10
+    photos: int = 12_000
+    margin: float = 0.002
+
+
+def interval_ask(source: str = "world", *, check: bool = True, **given: Any) -> IntervalAsk:
+    """An ask with what was not given (None) taken from the source's defaults; InputError for nonsense."""
+    if source in SOURCE_DEFAULTS and source != "home":
+        defaults = SOURCE_DEFAULTS[source]
+    elif not check or Path(source).expanduser().is_dir():
+        defaults = SOURCE_DEFAULTS["home"]
+    else:
+        raise InputError(
+            f"--source is {source!r}; expected world, completejourney, movielens or the folder of a home"
+        )
+    blank: dict[str, Any] = {"source": source, "window_d": None, "horizon_d": None, "burn_in_d": None}
+    chosen = {k: v for k, v in given.items() if v is not None}
+    ask = replace(IntervalAsk(), **(blank | dict(defaults) | chosen))
+    if check:
+        _check(ask)
+        if ask.horizon_d is not None:
+            ask.check(horizon_d=ask.horizon_d)
+    return ask
+
+
+def _check(ask: IntervalAsk) -> None:
+    if ask.component not in (*COMPONENTS, "all"):
+        raise ConfigError(f"--component is {ask.component!r}; expected one of {', '.join(COMPONENTS)}, all")
+    if ask.start not in ("cold", "warm"):
+        raise ConfigError(f"--start is {ask.start!r}; expected cold or warm")
+    for name in ("window_d", "horizon_d", "burn_in_d", "scale", "budget_cpu_s"):
+        value = getattr(ask, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"--{name.replace('_', '-')} is {value:g}; expected a number above 0")
+    if not 0 <= ask.margin < 1:
+        raise ConfigError(f"--margin is {ask.margin:g}; expected NDCG@10 from 0 to below 1")
+    for name, least in (("seeds", 1), ("slices", 2), ("queries", 1), ("workers", 1)):
+        value = getattr(ask, name)
+        if value is not None and value < least:
+            raise ConfigError(f"--{name} is {value}; expected {least} or more")
+    if not ask.intervals or not ask.fractions:
+        raise ConfigError("no interval or no fraction is left; expected at least one of each")
+
+
+def duration_us(text: str) -> int | None:
+    """`30m`, `6h`, `1d`, `2w` in microseconds; None for `never`. InputError for anything else, and for 0."""
+    word = text.strip().lower()
+    if word == NEVER:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([mhdw])", word)
+    if found is None:
+        raise InputError(f"interval {text!r} is not understood; expected e.g. 30m, 6h, 1d, 2w or never")
+    length = round(float(found[1]) * _UNITS[found[2]])
+    if length < _MINUTE_US:
+        raise InputError(
+            f"interval {text!r} is shorter than a minute; expected e.g. 30m, 6h, 1d, 2w or never"
+        )
+    return length
+
+
+def duration_name(length_us: int | None) -> str:
+    """The shortest exact name in days, hours or minutes; `never` for None."""
+    if length_us is None:
+        return NEVER
+    for unit in ("d", "h"):
+        if length_us % _UNITS[unit] == 0:
+            return f"{length_us // _UNITS[unit]}{unit}"
+    return f"{length_us / _MINUTE_US:g}m"
+
+
+def intervals_of(text: str) -> tuple[str, ...]:
+    """A comma-separated list of intervals: canonical, each once, shortest first, `never` last."""
+    lengths = {duration_us(part) for part in _parts(text, "interval")}
+    ordered = sorted(lengths, key=lambda x: math.inf if x is None else x)
+    return tuple(duration_name(x) for x in ordered)
+
+
+def fractions_of(text: str) -> tuple[float, ...]:
+    """A comma-separated list of fractions in (0, 1], each once, rising. InputError for others."""
+    found = set()
+    for part in _parts(text, "fraction"):
+        try:
+            value = float(part)
+        except ValueError:
+            raise InputError(f"fraction {part!r} is no number; expected e.g. 0.2,0.6,1.0") from None
+        if not 0 < value <= 1:
+            raise InputError(f"fraction is {part}; expected more than 0 and at most 1")
+        found.add(value)
+    return tuple(sorted(found))
+
+
+def _parts(text: str, what: str) -> list[str]:
+    parts = [p.strip() for p in text.split(",") if p.strip()]
+    if not parts:
+        raise InputError(f"no {what} was given; expected a list separated by commas")
+    return parts
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(_said(v) for v in value)
+    return f"{value:g}" if isinstance(value, float) else _quoted(str(value))
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if re.search(r"\s", text) else text
