@@ -19,6 +19,7 @@ from infra.settings import Settings
 __all__ = ["refresh_through_prefect"]
 
 DEPLOYMENT = "refresh/refresh"
+_REGISTERED_S = 90.0  # by when a runner has made itself known
 
 
 def refresh_through_prefect(
@@ -39,13 +40,22 @@ def refresh_through_prefect(
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.deployments import run_deployment
-    from prefect.exceptions import PrefectException
+    from prefect.exceptions import ObjectNotFound, PrefectException
 
     progress(f"through Prefect at {prefect_url(settings)}")
     asked = {"home": str(settings.home), "seed": settings.seed, **parameters}
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
+    deadline = began + timeout_s
     try:
-        run: Any = run_deployment(DEPLOYMENT, parameters=asked, timeout=0)
+        while True:
+            try:
+                run: Any = run_deployment(DEPLOYMENT, parameters=asked, timeout=0)
+                break
+            except ObjectNotFound:  # a runner that was just started is not known to the server at once
+                if time.monotonic() - began > _REGISTERED_S or RUNNER not in running(settings):
+                    raise
+                progress("waiting for the flow runner")
+                time.sleep(0.5)
         with get_client(sync_client=True) as client:
             while run.state is None or not run.state.is_final():
                 if time.monotonic() > deadline or RUNNER not in running(settings):
@@ -59,7 +69,7 @@ def refresh_through_prefect(
                     progress(f"{run.name} is {run.state.name.lower()}")
     except (PrefectException, httpx.HTTPError) as error:
         raise EnvironmentError_(
-            f"Prefect at {prefect_url(settings)} did not run {DEPLOYMENT} ({error}); "
+            f"Prefect at {prefect_url(settings)} did not run {DEPLOYMENT} ({type(error).__name__}: {error}); "
             "`shelflife status` shows what runs, `shelflife down` and `up` start it anew"
         ) from error
     state = run.state
