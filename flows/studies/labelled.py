@@ -1,0 +1,108 @@
+"""Labelled rows of a whole log in one replay: features as of each request, labels as of soon after it.
+
+A training at any time takes the rows whose labels were known by then, and sees exactly what it would
+have seen. It knows no slices and no truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data.schema import NONE_ID
+from data.state import State
+from flows.inputs import LABEL_DELAY_US, all_vectors, group_keys
+from flows.studies.scorers import of_scorers
+from infra.errors import DataError
+from models.release import Release
+from models.training_rows import LABELS, Requests, TrainingRows, requests_between, training_rows
+
+__all__ = ["Labelled", "grades_known", "labelled_rows"]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Clicked requests by the time their labels were known.
+
+    `label_us` int64 [g]; `item_ids` int64 [n]; `queries` [g] as typed. A request's `session_ids` is its
+    session, else its user, else itself.
+    """
+
+    rows: TrainingRows
+    label_us: NDArray[np.int64]
+    item_ids: NDArray[np.int64]
+    queries: list[str]
+
+    def take(self, keep: NDArray[np.bool_]) -> Labelled:
+        """The groups for which `keep` bool [g] holds."""
+        items = self.item_ids[np.repeat(keep, self.rows.groups)]
+        queries = [q for q, k in zip(self.queries, keep.tolist(), strict=True) if k]
+        return Labelled(self.rows.take(keep), self.label_us[keep], items, queries)
+
+
+def labelled_rows(events: pa.Table, release: Release, state: State, *, until_us: int) -> Labelled:
+    """All clicked requests whose labels were known by `until_us`, less those of the scorers' sessions.
+
+    `events`: canonical, from the first; `state`: as of the last, for the items' vectors. A reaction
+    later than LABEL_DELAY_US after the impressions is no label. Raises DataError where nothing was clicked.
+    """
+    requests = requests_between(events, since_us=0, until_us=until_us - LABEL_DELAY_US)
+    if not len(requests):
+        raise DataError("no impression in the log: no ranker can learn from it; expected what was shown")
+    heads = requests.rows[requests.starts[:-1]]
+    label_us = events["known_time"].to_numpy()[heads] + LABEL_DELAY_US
+    sessions = group_keys(events, heads)
+    labels = grades_known(events, requests, label_us)
+    clicked = np.maximum.reduceat(labels, requests.starts[:-1]) > 0
+    keep = clicked & ~of_scorers(sessions)
+    if not keep.any():
+        raise DataError(f"no click in half an hour after any of {len(requests):,} requests; expected some")
+    labels = labels[np.repeat(keep, np.diff(requests.starts))]
+    requests, sessions, label_us = requests.take(keep), sessions[keep], label_us[keep]
+    rows = training_rows(
+        events,
+        requests,
+        encoder=release.encoder,
+        classifier=release.text_classifier,
+        speller=release.speller,
+        vectors=all_vectors(release.encoder, state, release.vector_index),
+    )
+    heads = requests.rows[requests.starts[:-1]]
+    return Labelled(
+        replace(rows, labels=labels, session_ids=sessions),
+        label_us,
+        events["item_id"].to_numpy()[requests.rows],
+        events["query"].take(pa.array(heads)).to_pylist(),
+    )
+
+
+def grades_known(events: pa.Table, requests: Requests, by_us: NDArray[np.int64]) -> NDArray[np.int8]:
+    """The strongest reaction to each impression [n] that was known by its request's time `by_us` [g]."""
+    kind, request, item, known = (
+        events[name].to_numpy() for name in ("kind", "request_id", "item_id", "known_time")
+    )
+    asked, of_request = np.unique(request[requests.rows], return_inverse=True)
+    shown, of_item = np.unique(item[requests.rows], return_inverse=True)
+    cells, cell = np.unique(of_request * len(shown) + of_item, return_inverse=True)
+    by = np.zeros(len(cells), np.int64)
+    np.maximum.at(by, cell, np.repeat(by_us, np.diff(requests.starts)))
+    at = np.flatnonzero(np.isin(kind, tuple(LABELS)) & (request != NONE_ID))
+    r, i = _place(asked, request[at]), _place(shown, item[at])
+    held = (r >= 0) & (i >= 0)
+    place = _place(cells, r * len(shown) + i)
+    held &= place >= 0
+    held[held] = known[at[held]] <= by[place[held]]
+    best = np.zeros(len(cells), np.int8)
+    grade = np.zeros(max(LABELS) + 1, np.int8)
+    grade[list(LABELS)] = list(LABELS.values())
+    np.maximum.at(best, place[held], grade[kind[at[held]]])
+    return np.asarray(best[cell], np.int8)
+
+
+def _place(among: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each value is in a sorted array; -1 where it is not."""
+    at = np.minimum(np.searchsorted(among, values), len(among) - 1)
+    return np.where(among[at] == values, at, -1).astype(np.int64)
