@@ -32,8 +32,9 @@ from flows.report_theme import (
     swap_marks,
 )
 from flows.report_words import finding, num, signed, span
+from models.metrics import Interval
 
-__all__ = ["draw"]
+__all__ = ["attribution_bars", "draw"]
 
 ARMS = (  # name, colour, line, marker
     ("frozen", "frozen", (0, (4, 2)), "s"),
@@ -105,6 +106,11 @@ def _quality(record: DemoRecord) -> Drawn | None:
 def _attribution(record: DemoRecord) -> Drawn | None:
     state = as_interval(record.document.get("state_fresh_minus_frozen"))
     weights = as_interval(record.document.get("full_minus_state_fresh"))
+    return attribution_bars(state, weights, "the same queries in both arms, whole sessions resampled")
+
+
+def attribution_bars(state: Interval, weights: Interval, how: str) -> Drawn | None:
+    """The gain over frozen as two bars, state first; `how` the intervals came about. None if unknown."""
     if np.isnan(state.mean) or np.isnan(weights.mean):
         return None
     whole = state.mean + weights.mean
@@ -143,8 +149,7 @@ def _attribution(record: DemoRecord) -> Drawn | None:
     alt = f"Bars of the gain over frozen: fresh state {span(state)}, fresh weights {span(weights)} NDCG@10."
     caption = (
         "Fresh weights start where fresh state ends. Whiskers are 95 % intervals of the paired differences "
-        "(the same queries in both arms, whole sessions resampled); one that crosses its dotted line "
-        "shows no gain."
+        f"({how}); one that crosses its dotted line shows no gain."
     )
     return figure, "Where the gain comes from", alt, caption
 

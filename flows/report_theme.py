@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -45,6 +45,8 @@ COLOURS = {
     "swap": "#009e73",
     "train": "#b0659a",
     "failed": "#b3001b",
+    "amber": "#c98a00",
+    "sky": "#4aa3d9",
 }
 WIDTH = 8.6
 STYLE: Any = {
@@ -75,6 +77,7 @@ STYLE: Any = {
     "axes.unicode_minus": True,
     "svg.fonttype": "none",
 }
+Record = TypeVar("Record")
 Drawn = tuple[Figure, str, str, str]
 """A figure, its title, its text for those who cannot see it, its caption."""
 
@@ -105,7 +108,7 @@ def inline(picture: Picture) -> str:
     return svg.replace("<svg", label, 1)
 
 
-def render(name: str, maker: Callable[[DemoRecord], Drawn | None], record: DemoRecord) -> Picture | None:
+def render(name: str, maker: Callable[[Record], Drawn | None], record: Record) -> Picture | None:
     """Draw within the style; None stays None."""
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         made = maker(record)
