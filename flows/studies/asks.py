@@ -85,7 +85,7 @@ class IntervalAsk:
     slices: int = 14
     queries: int = 150
     start: str = "cold"
-    margin: float = 0.005
+    margin: float = 0.01
     budget_cpu_s: float | None = None
     exact: bool = False
     workers: int | None = None
@@ -181,8 +181,10 @@ def _check(ask: IntervalAsk) -> None:
         value = getattr(ask, name)
         if value is not None and not 0 < value < math.inf:
             raise ConfigError(f"--{name.replace('_', '-')} is {value:g}; expected a number above 0")
-    if not 0 <= ask.margin < 1:
-        raise ConfigError(f"--margin is {ask.margin:g}; expected NDCG@10 from 0 to below 1")
+    if not 0 < ask.margin < 1:
+        raise ConfigError(
+            f"--margin is {ask.margin:g}; expected an NDCG@10 above 0 and below 1, such as 0.01"
+        )
     for name, least in (("seeds", 1), ("slices", 2), ("queries", 1), ("workers", 1)):
         value = getattr(ask, name)
         if value is not None and value < least:

@@ -80,7 +80,8 @@ class Curve:
 
     `ages_d` [a]: of the model at the slice's start, since the end of its training data; `mean`, `low`,
     `high` [a]: NDCG@10 less that of the youngest age on the same queries, 0 or below where it decays;
-    `half_life_d`: None where there is no decay; `truth` [a]: the true curve, where a world tells it.
+    `half_life_d`: None where there is no decay, `edge` "short" or "long" where the ages cannot tell it
+    well; `truth` [a]: the true curve, where a world tells it.
     """
 
     component: str
@@ -90,8 +91,17 @@ class Curve:
     high: Floats
     half_life_d: Interval | None = None
     truth: Floats | None = None
+    edge: str = ""
     fraction: float = 1.0
     start: str = "cold"
+
+    @classmethod
+    def of_loss(
+        cls, component: str, ages_d: Floats, loss: Floats, low: Floats, high: Floats, **more: Any
+    ) -> Curve:
+        """The curve of a loss (above 0 where the older model is worse) with its bounds."""
+        mean, lower, upper = (0.0 - np.asarray(x, np.float64) for x in (loss, high, low))
+        return cls(component, ages_d, mean, lower, upper, **more)
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,9 @@ class Timeline:
 class Recommendation:
     """What to do: the interval and fraction chosen on half of the slices, judged on the other half.
 
-    `difference`: from the shortest interval, on the half it was not chosen on; `why`: one sentence.
+    `difference`: the reference (the shortest interval on all data, or with a budget the best policy) less
+    the recommended one, on the half it was not chosen on: above 0 the reference is better; `holds`:
+    whether the claim passed there too; `why`: one sentence or two; `chosen_on`, `reported_on`: slices.
     """
 
     interval: str
@@ -130,6 +142,8 @@ class Recommendation:
     start: str = "cold"
     cpu_s_per_day: float = math.nan
     difference: Interval | None = None
+    reference: str = "the shortest interval"
+    holds: bool = True
     chosen_on: int = 0
     reported_on: int = 0
 
@@ -148,8 +162,8 @@ class Baseline:
 class StudyRecord:
     """One finished study. `policies` to `seed` are promised to readers of the document; the rest may grow.
 
-    `finding`: what kind of effect it is, a key of `words.FINDINGS` (decay, flat, abrupt_shift,
-    weekly_recurrence, growth, worse) or a sentence; `findings`: further sentences, nulls and surprises
+    `finding`: what kind of effect it is, a key of `words.FINDINGS` (decay, flat, shift, weekly, growth,
+    worse) or a sentence; `findings`: further sentences, nulls and surprises
     too; `method`: what a reader needs to judge it (slices, queries, window_d, horizon_d, burn_in_d,
     seeds, ...); `about`: the source in its own words; `arguments`: of the ask; `publish_delay_s`: from
     the end of a training's data to its model being live, measured.
