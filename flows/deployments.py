@@ -50,6 +50,7 @@ def deployments(home: Path, schedules: tuple[Schedule, ...], *, seed: int) -> li
                     "fraction": schedule.fraction,
                     "window_d": schedule.window_d,
                     "start": schedule.start,
+                    "margin": schedule.margin,
                 },
                 entrypoint_type=module,
             )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from flows.gate import MARGIN
 from flows.refresh import WINDOW_D, components_of
 from infra.errors import ConfigError
 from infra.files import write_atomic
@@ -20,7 +21,10 @@ __all__ = ["DEFAULTS", "Schedule", "read_schedules", "write_schedules"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Refresh `component` (one or several, with commas) every `interval_s` wall seconds."""
+    """Refresh `component` (one or several, with commas) every `interval_s` wall seconds.
+
+    `margin`: NDCG@10 by which the gate lets the new release be worse.
+    """
 
     name: str
     component: str
@@ -29,6 +33,7 @@ class Schedule:
     window_d: float | None = WINDOW_D
     start: str = "cold"
     first_after_s: float | None = None  # None: one interval
+    margin: float = MARGIN
 
     def __post_init__(self) -> None:
         components_of(self.component)
@@ -38,6 +43,8 @@ class Schedule:
             raise ConfigError(
                 f"schedule {self.name}: fraction is {self.fraction}; expected above 0, at most 1"
             )
+        if not 0 <= self.margin < 1:
+            raise ConfigError(f"schedule {self.name}: margin is {self.margin}; expected 0 to below 1")
         if self.start not in ("cold", "warm"):
             raise ConfigError(f"schedule {self.name}: start is {self.start!r}; expected cold or warm")
 
