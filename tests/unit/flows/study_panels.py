@@ -33,7 +33,7 @@ def synthetic_panel(
     drift_half_life_d: float | None = 1.0,
     state_half_life_d: float | None = 4.0,
     burn_in_d: float = 5,
-    requests_a_day: int = 80,
+    requests_a_day: int = 200,
     queries: int = 40,
     items: int = 300,
     shown: int = 8,
