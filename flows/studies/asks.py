@@ -20,6 +20,7 @@ __all__ = [
     "COMPONENTS",
     "NEVER",
     "SOURCE_DEFAULTS",
+    "VOLUME_COMPONENTS",
     "IntervalAsk",
     "VolumeAsk",
     "duration_name",
@@ -27,10 +28,12 @@ __all__ = [
     "fractions_of",
     "interval_ask",
     "intervals_of",
+    "volume_ask",
 ]
 
 NEVER = "never"
 COMPONENTS = ("ranker", "text_classifier", "encoder")
+VOLUME_COMPONENTS = ("ranker", "text_classifier", "image_classifier")
 _UNITS = {"m": HOUR_US // 60, "h": HOUR_US, "d": DAY_US, "w": 7 * DAY_US}
 _MINUTE_US = _UNITS["m"]
 
@@ -137,12 +140,12 @@ class IntervalAsk:
 class VolumeAsk:
     """One study of training data's volume: which fractions, of what, how often repeated.
 
-    `components`: of ranker, text_classifier, image_classifier; `scale`, `days`: of the world that is
-    made where `home` has no data asked for; `margin`: the least gain of ten per cent more data that counts.
+    `source`: world, made of `scale` and `days`, or the folder of a home; `photos`: all of the image
+    classifier's data; `margin`: the least gain of quality by ten per cent more data that counts.
     """
 
     fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
-    components: tuple[str, ...] = ("ranker", "text_classifier", "image_classifier")
+    components: tuple[str, ...] = VOLUME_COMPONENTS
     seeds: int = 3
     seed: int = 7
     source: str = "world"
@@ -172,9 +175,33 @@ def interval_ask(source: str = "world", *, check: bool = True, **given: Any) -> 
     return ask
 
 
+def volume_ask(source: str = "world", *, component: str = "all", **given: Any) -> VolumeAsk:
+    """An ask of a volume study; InputError for nonsense. `component`: one, or `all`."""
+    if component not in (*VOLUME_COMPONENTS, "all"):
+        known = ", ".join(VOLUME_COMPONENTS)
+        raise ConfigError(f"--component is {component!r}; expected one of {known}, all")
+    if source != "world" and not Path(source).expanduser().is_dir():
+        raise InputError(f"--source is {source!r}; expected world or the folder of a home")
+    ask = replace(VolumeAsk(), source=source, **given)
+    if component != "all":
+        ask = replace(ask, components=(component,))
+    for name, least in (("seeds", 1), ("days", 3), ("photos", 500)):
+        if getattr(ask, name) < least:
+            raise ConfigError(f"--{name} is {getattr(ask, name)}; expected {least} or more")
+    if not 0 < ask.scale < math.inf:
+        raise ConfigError(f"--scale is {ask.scale:g}; expected a number above 0")
+    if not 0 < ask.margin < 1:
+        raise ConfigError(f"--margin is {ask.margin:g}; expected above 0 and below 1, such as 0.002")
+    if len(ask.fractions) < 2:
+        raise InputError("one fraction tells no volume from another; expected two or more, such as 0.2,1.0")
+    return ask
+
+
 def _check(ask: IntervalAsk) -> None:
     if ask.component not in (*COMPONENTS, "all"):
         raise ConfigError(f"--component is {ask.component!r}; expected one of {', '.join(COMPONENTS)}, all")
+    if ask.source == "world" and ask.drift not in ("none", "mild", "strong"):
+        raise ConfigError(f"--drift is {ask.drift!r}; expected none, mild or strong")
     if ask.start not in ("cold", "warm"):
         raise ConfigError(f"--start is {ask.start!r}; expected cold or warm")
     for name in ("window_d", "horizon_d", "burn_in_d", "scale", "budget_cpu_s"):

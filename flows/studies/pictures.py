@@ -16,8 +16,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from flows.report_pictures import attribution_bars
 from flows.report_theme import COLOURS, Drawn, Picture, end_labels, new_figure, render
 from flows.report_words import num, signed
-from flows.studies.record import Curve, Floats, Heat, PolicyResult, StudyRecord
-from flows.studies.words import age_name, half_life_words, policy_name
+from flows.studies.record import Curve, Floats, Heat, PolicyResult, Recommendation, StudyRecord
+from flows.studies.words import age_name, half_life_words, is_advice, policy_name
 from models.metrics import Interval
 
 __all__ = ["draw"]
@@ -127,7 +127,7 @@ def _cost(record: StudyRecord) -> Drawn | None:
     for n, component in enumerate(components):
         ax = figure.add_subplot(len(components), 1, n + 1)
         mine = [p for p in shown if p.component == component]
-        _policies(ax, mine, intervals, paired=paired)
+        _policies(ax, mine, intervals, record.recommendation, paired=paired)
         if len(components) > 1:
             ax.set_title(component.replace("_", " "))
         ax.set_ylabel("NDCG@10 above never" if paired else "NDCG@10")
@@ -158,7 +158,14 @@ def _cost(record: StudyRecord) -> Drawn | None:
     return figure, "What quality costs", alt, caption
 
 
-def _policies(ax: Axes, mine: Sequence[PolicyResult], intervals: Sequence[str], *, paired: bool) -> None:
+def _policies(
+    ax: Axes,
+    mine: Sequence[PolicyResult],
+    intervals: Sequence[str],
+    advice: Recommendation | None,
+    *,
+    paired: bool,
+) -> None:
     cost = np.array([p.cpu_s_per_day for p in mine])
     least = float(cost[cost > 0].min()) if (cost > 0).any() else 1.0
     zero = least / 2.2  # where no cost at all is drawn on the logarithmic axis
@@ -174,14 +181,18 @@ def _policies(ax: Axes, mine: Sequence[PolicyResult], intervals: Sequence[str], 
             alpha=1 if p.on_front else 0.7, zorder=3, markeredgewidth=0.8,
             markeredgecolor=COLOURS["ink"] if p.on_front else colour,
         )  # fmt: skip
-    front = sorted(
-        (float(x), f.mean, p)
-        for x, f, p in zip(np.where(cost > 0, cost, zero), seen, mine, strict=True)
-        if p.on_front
-    ) if len({id(p) for p in mine}) else []  # fmt: skip
+    shown_at = np.where(cost > 0, cost, zero)
+    front = sorted((float(x), f.mean) for x, f, p in zip(shown_at, seen, mine, strict=True) if p.on_front)
     if front:
-        xs, ys = [x for x, _, _ in front], [y for _, y, _ in front]
+        xs, ys = zip(*front, strict=True)
         ax.step(xs, ys, where="post", color=COLOURS["ink"], linewidth=1.2, alpha=0.7, zorder=2.5)
+    for x, f, p in zip(shown_at, seen, mine, strict=True):
+        if is_advice(p, advice):
+            ax.plot([x], [f.mean], "o", markersize=17, color=COLOURS["ink"], fillstyle="none", zorder=4)
+            ax.annotate(
+                "recommended", (float(x), f.mean), xytext=(0, 12), textcoords="offset points",
+                ha="center", va="bottom", weight="bold", fontsize=8.5,
+            )  # fmt: skip
     top = float(max(cost.max(), least))
     ax.set_xlim(zero / 1.5, top * 1.6)
     ticks = [
@@ -193,7 +204,7 @@ def _policies(ax: Axes, mine: Sequence[PolicyResult], intervals: Sequence[str], 
     ax.xaxis.set_major_locator(FixedLocator(at))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: "none" if abs(v - zero) < 1e-9 else f"{v:g}"))
-    ax.margins(y=0.1)
+    ax.margins(y=0.14)
 
 
 def _attribution(record: StudyRecord) -> Drawn | None:

@@ -6,6 +6,7 @@ It knows the record only. It claims no gain, loss or decay whose interval includ
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 
 from flows.report_words import answer as demo_answer
@@ -21,6 +22,7 @@ __all__ = [
     "half_life_words",
     "how_measured",
     "interval_words",
+    "is_advice",
     "policy_name",
     "question",
     "summary",
@@ -136,7 +138,19 @@ def _effect(record: StudyRecord) -> str:
     found = record.half_life_d
     if record.finding != "decay" or found is None or math.isnan(found.mean):
         return f"{known}."
-    return f"{known}; half of what age can cost is lost at a {half_life_words(found)}."
+    after = half_life_words(found).removeprefix("half-life ").replace(" d", " days", 1)
+    return f"{known}; half of what its freshness is worth is lost after {after}."
+
+
+def is_advice(policy: PolicyResult, advice: Recommendation | None) -> bool:
+    """Whether this is the recommended policy."""
+    if advice is None or advice.component not in ("", policy.component):
+        return False
+    return (policy.interval, policy.fraction, policy.start) == (
+        advice.interval,
+        advice.fraction,
+        advice.start,
+    )
 
 
 def half_life_words(found: Interval | None) -> str:
@@ -248,8 +262,6 @@ def how_measured(record: StudyRecord) -> list[tuple[str, str]]:
 
 def summary(record: StudyRecord, report: str = "") -> str:
     """The text that the command prints at its end: plain, short."""
-    import textwrap
-
     lines = [verdict(record)]
     lines += [line for sentence in answer(record) for line in textwrap.wrap(sentence, 110)]
     lines += ["", *_rows(record)]

@@ -1,0 +1,159 @@
+"""`shelflife study interval`, `study volume` and `study compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, verb
+
+app = verb("Find out how fresh the models have to be, what that costs, and what the data is worth.")
+
+
+@app.callback()
+def group() -> None:
+    """Find out how fresh the models have to be, what that costs, and what the data is worth."""
+
+
+def _of_source(help: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(help=f"{help} (default: the source's)", show_default=False)
+    return option
+
+
+FractionsOption = Annotated[str, typer.Option(help="Shares of the training data, each above 0, at most 1.")]
+
+
+@app.command()
+def interval(
+    ctx: typer.Context,
+    source: Annotated[
+        str,
+        typer.Option(help="world, completejourney, movielens, or the folder of a home with your own log."),
+    ] = "world",
+    intervals: Annotated[str | None, _of_source("Such as 30m,6h,1d,2w,never.")] = None,
+    fractions: FractionsOption = "0.2,0.4,0.6,0.8,1.0",
+    component: Annotated[
+        str, typer.Option(help="ranker, text_classifier, encoder, or all: one stale at a time.")
+    ] = "ranker",
+    seeds: Annotated[int, typer.Option(help="Trainings, and worlds, from --seed on.")] = 1,
+    drift: Annotated[str, typer.Option(help="Of the world: none, mild or strong.")] = "strong",
+    scale: Annotated[float, typer.Option(help="Of the world: 1 is 10,000 items and 6,000 users.")] = 0.5,
+    window_d: Annotated[float | None, _of_source("Days of history that a training reads.")] = None,
+    horizon_d: Annotated[float | None, _of_source("Days on which policies are compared.")] = None,
+    burn_in_d: Annotated[float | None, _of_source("Days of history before the horizon.")] = None,
+    slices: Annotated[int | None, _of_source("Stretches of the horizon on which models are scored.")] = None,
+    queries: Annotated[int | None, _of_source("Queries of each slice.")] = None,
+    start: Annotated[str, typer.Option(help="cold, or warm: go on from the model before.")] = "cold",
+    margin: Annotated[
+        float, typer.Option(help="NDCG@10 that a policy may lose and still count as not worse.")
+    ] = 0.01,
+    budget_cpu_s: Annotated[
+        float | None, typer.Option(help="CPU-seconds of training a shop day: recommend the best within.")
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Train at every time of a grid; compose each schedule exactly.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(help="Trainings at a time (default: one a core).")] = None,
+    dump: Annotated[
+        Path | None, typer.Option(help="Write TREC runs FILE.<policy>.run and FILE.qrels for other tools.")
+    ] = None,
+    home: HomeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How often to retrain, and on how much data: quality, cost, state against weights; "rarely" counts."""
+    from flows.studies.asks import fractions_of, interval_ask, intervals_of
+
+    session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    ask = interval_ask(
+        source,
+        intervals=None if intervals is None else intervals_of(intervals),
+        fractions=fractions_of(fractions),
+        component=component,
+        seeds=seeds,
+        seed=session.settings.seed,
+        drift=drift,
+        scale=scale,
+        window_d=window_d,
+        horizon_d=horizon_d,
+        burn_in_d=burn_in_d,
+        slices=slices,
+        queries=queries,
+        start=start,
+        margin=margin,
+        budget_cpu_s=budget_cpu_s,
+        exact=exact,
+        workers=workers,
+        dump=dump,
+    )
+    from flows.studies.interval import study_interval
+    from flows.studies.report import report_folder, write_report
+    from flows.studies.words import summary
+
+    with session.progress("study interval") as say:
+        record = study_interval(session.settings, ask, progress=say)
+        report = write_report(record, report_folder(session.settings.layout.reports, "interval"))
+    session.emit(record.document() | {"report": str(report)}, summary(record, str(report)))
+
+
+@app.command()
+def volume(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Option(help="world, or the folder of a home with your own log.")] = "world",
+    fractions: FractionsOption = "0.2,0.4,0.6,0.8,1.0",
+    component: Annotated[
+        str, typer.Option(help="ranker, text_classifier, image_classifier, or all.")
+    ] = "all",
+    seeds: Annotated[int, typer.Option(help="Trainings of each fraction.")] = 3,
+    scale: Annotated[float, typer.Option(help="Of the world: 1 is 10,000 items and 6,000 users.")] = 0.5,
+    days: Annotated[int, typer.Option(help="Of the world: days of history.")] = 10,
+    photos: Annotated[int, typer.Option(help="Photos that all of the image classifier's data is.")] = 12_000,
+    margin: Annotated[
+        float, typer.Option(help="Quality that ten per cent more data has to bring to be worth it.")
+    ] = 0.002,
+    home: HomeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What more training data costs and brings, with a fitted power law, beside the published table."""
+    from flows.studies.asks import fractions_of, volume_ask
+
+    session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    ask = volume_ask(
+        source,
+        fractions=fractions_of(fractions),
+        component=component,
+        seeds=seeds,
+        seed=session.settings.seed,
+        scale=scale,
+        days=days,
+        photos=photos,
+        margin=margin,
+    )
+    from flows.studies.report import report_folder
+    from flows.studies.volume import study_volume
+    from flows.studies.volume_report import summary, write_report
+
+    with session.progress("study volume") as say:
+        record = study_volume(session.settings, ask, progress=say)
+        report = write_report(record, report_folder(session.settings.layout.reports, "volume"))
+    session.emit(record.document() | {"report": str(report)}, summary(record, str(report)))
+
+
+@app.command()
+def compare(
+    ctx: typer.Context,
+    a: Annotated[Path, typer.Argument(help="study.json of a study, or the folder of its report.")],
+    b: Annotated[Path, typer.Argument(help="Of the other study.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two studies of intervals: where they agree, and how their policies differ."""
+    from flows.studies.compare import compare as compare_studies
+    from flows.studies.compare import describe
+
+    session = open_session(ctx, home=home, as_json=as_json)
+    found = compare_studies(a, b)
+    session.emit(found, describe(found))
