@@ -25,22 +25,40 @@ __all__ = ["Labelled", "grades_known", "labelled_rows"]
 
 @dataclass(frozen=True)
 class Labelled:
-    """Clicked requests by the time their labels were known.
+    """Clicked requests [g] in order of their state, with their impressions [n].
 
-    `label_us` int64 [g]; `item_ids` int64 [n]; `queries` [g] as typed. A request's `session_ids` is its
-    session, else its user, else itself.
+    `rows.session_ids`: a request's session, else its user, else itself; `sessions` int64 [g]: as logged;
+    `label_us` int64 [g]; `surface` int64 [g]; `queries` [g] as typed; `item_ids` int64 [n].
     """
 
     rows: TrainingRows
     label_us: NDArray[np.int64]
-    item_ids: NDArray[np.int64]
+    sessions: NDArray[np.int64]
+    surface: NDArray[np.int64]
     queries: list[str]
+    item_ids: NDArray[np.int64]
 
     def take(self, keep: NDArray[np.bool_]) -> Labelled:
         """The groups for which `keep` bool [g] holds."""
-        items = self.item_ids[np.repeat(keep, self.rows.groups)]
-        queries = [q for q, k in zip(self.queries, keep.tolist(), strict=True) if k]
-        return Labelled(self.rows.take(keep), self.label_us[keep], items, queries)
+        return self.at(np.flatnonzero(keep))
+
+    def at(self, groups: NDArray[np.int64]) -> Labelled:
+        """Groups by number, in that order."""
+        sizes = self.rows.groups[groups].astype(np.int64)
+        starts = np.cumsum(self.rows.groups) - self.rows.groups
+        n = np.repeat(starts[groups] - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
+        r = self.rows
+        return Labelled(
+            TrainingRows(
+                r.features[n], r.labels[n], r.positions[n], r.groups[groups], r.request_ids[groups],
+                r.user_ids[groups], r.session_ids[groups], r.time_us[groups], r.propensity[n],
+            ),
+            self.label_us[groups],
+            self.sessions[groups],
+            self.surface[groups],
+            [self.queries[g] for g in groups.tolist()],
+            self.item_ids[n],
+        )  # fmt: skip
 
 
 def labelled_rows(events: pa.Table, release: Release, state: State, *, until_us: int) -> Labelled:
@@ -56,10 +74,12 @@ def labelled_rows(events: pa.Table, release: Release, state: State, *, until_us:
     label_us = events["known_time"].to_numpy()[heads] + LABEL_DELAY_US
     sessions = group_keys(events, heads)
     labels = grades_known(events, requests, label_us)
-    clicked = np.maximum.reduceat(labels, requests.starts[:-1]) > 0
-    keep = clicked & ~of_scorers(sessions)
+    keep = (np.maximum.reduceat(labels, requests.starts[:-1]) > 0) & ~of_scorers(sessions)
     if not keep.any():
-        raise DataError(f"no click in half an hour after any of {len(requests):,} requests; expected some")
+        raise DataError(
+            f"no click within half an hour of any of {len(requests):,} requests of sessions that a ranker "
+            "may learn from; expected some"
+        )
     labels = labels[np.repeat(keep, np.diff(requests.starts))]
     requests, sessions, label_us = requests.take(keep), sessions[keep], label_us[keep]
     rows = training_rows(
@@ -74,8 +94,10 @@ def labelled_rows(events: pa.Table, release: Release, state: State, *, until_us:
     return Labelled(
         replace(rows, labels=labels, session_ids=sessions),
         label_us,
-        events["item_id"].to_numpy()[requests.rows],
-        events["query"].take(pa.array(heads)).to_pylist(),
+        sessions=rows.session_ids,
+        surface=events["surface"].to_numpy()[heads].astype(np.int64),
+        queries=events["query"].take(pa.array(heads)).to_pylist(),
+        item_ids=events["item_id"].to_numpy()[requests.rows],
     )
 
 
@@ -91,14 +113,14 @@ def grades_known(events: pa.Table, requests: Requests, by_us: NDArray[np.int64])
     np.maximum.at(by, cell, np.repeat(by_us, np.diff(requests.starts)))
     at = np.flatnonzero(np.isin(kind, tuple(LABELS)) & (request != NONE_ID))
     r, i = _place(asked, request[at]), _place(shown, item[at])
-    held = (r >= 0) & (i >= 0)
-    place = _place(cells, r * len(shown) + i)
-    held &= place >= 0
-    held[held] = known[at[held]] <= by[place[held]]
-    best = np.zeros(len(cells), np.int8)
+    place = np.where((r >= 0) & (i >= 0), _place(cells, r * len(shown) + i), -1)
+    at, place = at[place >= 0], place[place >= 0]
+    soon = known[at] <= by[place]
+    at, place = at[soon], place[soon]
     grade = np.zeros(max(LABELS) + 1, np.int8)
     grade[list(LABELS)] = list(LABELS.values())
-    np.maximum.at(best, place[held], grade[kind[at[held]]])
+    best = np.zeros(len(cells), np.int8)
+    np.maximum.at(best, place, grade[kind[at]])
     return np.asarray(best[cell], np.int8)
 
 
