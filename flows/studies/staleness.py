@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _GRID = 160  # half-lives that are tried
+_SLACK = 1.1  # an age this much short of the one needed is near enough: the line is level beyond it
 _BEYOND = 8.0  # times the span of the ages: longer half-lives cannot be told from a straight line
 
 
@@ -112,7 +113,7 @@ def interval_quality(
             "expected an interval above 0 and a delay of at least 0"
         )
     oldest = delay_us + interval_us
-    if oldest > ages[-1] * 1.01:
+    if oldest > ages[-1] * _SLACK:
         raise DataError(
             f"an interval of {interval_us / DAY_US:g} d needs models {oldest / DAY_US:.2f} d old; "
             f"the ladder ends at {ages[-1] / DAY_US:.2f} d: ask for longer ages"
@@ -122,7 +123,7 @@ def interval_quality(
     for pattern in np.unique(held, axis=0):
         rows = (held == pattern).all(1)
         there = ages[pattern]
-        if not len(there) or there[-1] * 1.01 < oldest or there[0] > max(ages[0], delay_us) * 1.01:
+        if not len(there) or there[-1] * _SLACK < oldest or there[0] > max(ages[0], delay_us) * _SLACK:
             continue
         out[rows] = values[np.ix_(rows, pattern)] @ span_weights(there, delay_us, oldest)
     return out

@@ -36,7 +36,8 @@ class Shape:
     of a model of seven days less that of one of three; `shift_us`: the date that explains most, `drop`:
     what a model from before it loses after it, `date_over_age`: log-likelihood, a slice and age, of the
     fit by date less that of the fit by age; `by_size`: the youngest model on all data less on the smallest
-    fraction; `at_equal_size`: what older models lose against a young one of as many rows.
+    fraction; `at_equal_size`: what older models lose against a young one of as many rows; growth is
+    where less of their loss is left at equal size than goes.
     """
 
     kind: str
@@ -69,7 +70,7 @@ def shape(
     kind = "flat"
     if weekly is not None and weekly.low > 0:
         kind = "weekly"
-    elif size is not None and loss.low > 0 and _is_growth(*size):
+    elif size is not None and size[0].low > 0 and size[2]:
         kind = "growth"
     elif date is not None and date[3] and date[1].low > 0 and date[2].low > 0:
         kind = "shift"
@@ -151,7 +152,7 @@ def _shift(scores: AgeScores, seed: int) -> tuple[int, Interval, Interval, bool]
 
 
 def _likelihood(left: NDArray[np.float64], held: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Log-likelihood of each slice's residuals [s, a] as normal deviates, per age (Vuong 1989): float64 [s]."""
+    """Log-likelihood of each slice's residuals [s, a] as normal deviates, an age (Vuong 1989): [s]."""
     count = np.maximum(1, held.sum(1))
     variance = max(float((left**2).sum()) / float(held.sum()), 1e-300)
     return np.asarray(-0.5 * ((left**2).sum(1) / count / variance + np.log(variance)))
@@ -191,8 +192,8 @@ def _centred(values: NDArray[np.float64], held: NDArray[np.bool_]) -> NDArray[np
 
 def _sizes(
     scores: AgeScores, fractions: Sequence[AgeScores], seed: int
-) -> tuple[Interval, Interval, float] | None:
-    """Gain by size at the youngest age, loss by age at equal size, and the loss at those ages as it is."""
+) -> tuple[Interval, Interval, bool] | None:
+    """Gain by size at the youngest age, loss by age at equal size, whether size explains more."""
     parts = [f for f in fractions if f.rows is not None and len(f.ages_us)]
     if scores.rows is None or not parts:
         return None
@@ -218,9 +219,5 @@ def _sizes(
         return None
     smallest = min(parts, key=lambda f: float(np.nanmean(np.asarray(f.rows)[:, 0])))
     by_size = interval(scores.ndcg[:, 0] - smallest.ndcg[:, 0], seed=seed)
-    return by_size, interval(matched, seed=seed), float(np.nanmean(raw))
-
-
-def _is_growth(by_size: Interval, at_equal_size: Interval, raw: float) -> bool:
-    """More rows help, and at as many rows age costs nothing that can be shown, nor half of what it seemed."""
-    return by_size.low > 0 and at_equal_size.low <= 0 and at_equal_size.mean < raw / 2
+    more = interval(raw - 2 * matched, seed=seed)  # what size explains, less what is left to age
+    return by_size, interval(matched, seed=seed), more.low > 0
