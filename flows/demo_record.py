@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from flows.demo_live import Live
 from flows.refresh import read_refreshes
 from flows.report_record import ArmsPoint, DemoRecord, RefreshMark, SwapMark
 from infra.clock import DAY_US
-from infra.machine import describe_machine
-from infra.settings import REPOSITORY, Settings
+from infra.machine import describe_machine, source_commit
+from infra.settings import Settings
 from models.metrics import bootstrap_mean
 from models.release import diff, read_manifest
 
@@ -105,7 +104,7 @@ def record_of(
         state_freshness_ms=np.empty(0),
         machine={k: str(v) for k, v in describe_machine().items()},
         world=asdict(World.open(layout).config),
-        commit=_commit(),
+        commit=source_commit(),
         day_seconds=day_seconds,
     )
 
@@ -173,17 +172,3 @@ def _percentile(latency_us: NDArray[np.int64], q: float) -> float:
 
 def _or_none(values: NDArray[np.float64], q: float) -> float | None:
     return round(float(np.percentile(values, q)), 2) if len(values) else None
-
-
-def _commit() -> str:
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return ""
-    return done.stdout.strip()

@@ -10,14 +10,16 @@ import os
 import platform
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from infra.errors import EnvironmentError_
+from infra.settings import REPOSITORY
 
-__all__ = ["describe_machine", "free_port", "require_disk", "require_port"]
+__all__ = ["describe_machine", "free_port", "require_disk", "require_port", "source_commit"]
 
 HOST = "127.0.0.1"
 
@@ -73,6 +75,21 @@ def describe_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
+
+
+def source_commit() -> str:
+    """The short name of the commit that this code is of; empty where git cannot tell."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip()
 
 
 def _bind(port: int) -> socket.socket:

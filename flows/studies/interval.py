@@ -1,0 +1,346 @@
+"""`study interval`: how often, and on how much of the data, a component has to be retrained.
+
+Opens the panels, runs the cells, and turns their scores into policies, arms, a half-life and an advice.
+It decides nothing that `staleness`, `attribution` and `policy_choice` do not, and draws nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flows.studies import exact
+from flows.studies.age_runs import AgeRun, joined
+from flows.studies.asks import NEVER, IntervalAsk, duration_us
+from flows.studies.attribution import Attribution, arms
+from flows.studies.learners import learner_of
+from flows.studies.policy_choice import Policy, choose, interval_name, pareto
+from flows.studies.record import (
+    Arms,
+    Baseline,
+    Curve,
+    Heat,
+    PolicyResult,
+    Recommendation,
+    StudyRecord,
+    Timeline,
+)
+from flows.studies.sources import baselines_of, open_panel, publish_delay_us
+from flows.studies.staleness import AgeScores, curve, half_life
+from flows.studies.staleness_shape import shape
+from flows.studies.statistics import cluster_error, interval
+from flows.studies.trec import dump_policies
+from flows.studies.words import question
+from infra.clock import DAY_US
+from infra.machine import describe_machine, source_commit
+from infra.settings import Settings
+from models.metrics import Interval
+
+__all__ = ["study_interval"]
+
+_WORST = -1e9
+
+
+@dataclass(frozen=True)
+class _Told:
+    """One policy as it was scored: by slice float64 [s], and by query of each slice."""
+
+    component: str
+    name: str
+    interval_us: int | None
+    fraction: float
+    by_slice: NDArray[np.float64]
+    by_query: list[NDArray[np.float64]]
+    cpu_s_per_day: float
+
+
+def study_interval(
+    settings: Settings, ask: IntervalAsk, *, progress: Callable[..., None] = lambda *_: None
+) -> StudyRecord:
+    """Run the study. Finished cells stay in HOME/studies, so that it goes on where it was stopped.
+
+    Raises InputError for intervals that the source cannot tell, DataError where it has too little.
+    """
+    began = time.monotonic()
+    panels: list[tuple[Path, int]] = []
+    panel = None
+    worlds = range(ask.seed, ask.seed + ask.seeds) if ask.source == "world" else (ask.seed,)
+    for seed in worlds:
+        panel, folder = open_panel(settings, ask, seed=seed, progress=progress)
+        ask.check(horizon_d=panel.horizon_d, resolution_us=panel.resolution_us, source=panel.source)
+        panels.append((folder, seed))
+    assert panel is not None
+    delay_us = publish_delay_us(settings, panel)
+    seeds = (ask.seed,) if ask.source == "world" else tuple(range(ask.seed, ask.seed + ask.seeds))
+    runs = {
+        component: [
+            AgeRun.of(
+                folder,
+                learner_of(component),
+                ask,
+                delay_us=delay_us,
+                seeds=(seed,) if ask.source == "world" else seeds,
+                store=settings.layout.root / "studies" / "cells",
+                workers=ask.workers or os.cpu_count() or 1,
+                progress=progress,
+            )
+            for folder, seed in panels
+        ]
+        for component in ask.components
+    }
+    progress("intervals of confidence")
+    told = [t for component in ask.components for t in _policies(component, runs[component], ask, delay_us)]
+    main = runs[ask.components[0]]
+    first = [t for t in told if t.component == ask.components[0]]
+    reference = _reference(first)
+    attribution = _attribution(main, reference, ask.seed)
+    advice = _advice(first, ask)
+    results = _results(told, runs, ask)
+    curves, heats, kinds = _curves(runs, ask)
+    costs = [r.costs(ask) for found in runs.values() for r in found]
+    if ask.dump is not None:
+        dump_policies(ask.dump, main, ask, delay_us=delay_us)
+    half = curves[0].half_life_d
+    return StudyRecord(
+        question=question(ask.component),
+        source=ask.source,
+        policies=results,
+        recommendation=advice,
+        arms=Arms(attribution.frozen, attribution.state_fresh, attribution.full),
+        full_minus_state_fresh=attribution.weights,
+        state_fresh_minus_frozen=attribution.state,
+        weights_share=attribution.weights_share,
+        half_life_d=half,
+        cells=sum(len(r.found) for found in runs.values() for r in found),
+        cells_reused=sum(r.reused for found in runs.values() for r in found),
+        train_cpu_s=sum(c.train_cpu_s for c in costs),
+        each_policy_alone_cpu_s=sum(c.each_policy_alone_cpu_s for c in costs),
+        exact_grid_cpu_s=sum(c.exact_grid_cpu_s for c in costs),
+        seed=ask.seed,
+        margin=ask.margin,
+        publish_delay_s=delay_us / 1e6,
+        finding=kinds[0],
+        findings=_findings(ask, runs, kinds, advice, told),
+        curves=curves,
+        heats=heats,
+        timelines=_timelines(main[0], advice, ask, delay_us),
+        baselines=_baselines(settings, ask, main, reference),
+        drift=ask.drift if ask.source == "world" else "",
+        budget_cpu_s=ask.budget_cpu_s,
+        wall_s=time.monotonic() - began,
+        panel_key=" ".join(r.panel.key[:16] for r in main),
+        command=ask.command(),
+        commit=source_commit(),
+        arguments=asdict(ask),
+        method={
+            "slices": sum(len(r.panel.slices) for r in main),
+            "queries": sum(len(s.groups) for r in main for s in r.panel.slices),
+            "window_d": ask.window_d,
+            "horizon_d": panel.horizon_d,
+            "burn_in_d": (panel.horizon_us - panel.first_us) / DAY_US,
+            "seeds": ask.seeds,
+            "start": ask.start,
+            "mode": "exact" if ask.exact else "by age",
+            "learners": {c: found[0].learner.key for c, found in runs.items()},
+        },
+        about=dict(panel.about),
+        machine=describe_machine(),
+    )
+
+
+def _policies(component: str, runs: Sequence[AgeRun], ask: IntervalAsk, delay_us: int) -> list[_Told]:
+    """Each policy's quality, over the slices of all worlds."""
+    found = []
+    for name in ask.intervals:
+        for fraction in ask.fractions:
+            length = duration_us(name)
+            queries = [q for r in runs for q in r.under(length, fraction, delay_us=delay_us)]
+            cpu_s = float(np.mean([r.training_cpu_s(length, fraction) for r in runs]))
+            found.append(
+                _Told(
+                    component,
+                    name,
+                    length,
+                    fraction,
+                    np.array([q.mean() if len(q) else np.nan for q in queries]),
+                    queries,
+                    0.0 if length is None else cpu_s * DAY_US / length,
+                )
+            )
+    return found
+
+
+def _reference(told: Sequence[_Told]) -> _Told:
+    """The shortest interval on most data."""
+    return min(told, key=lambda t: (np.inf if t.interval_us is None else t.interval_us, -t.fraction))
+
+
+def _spans(told: _Told, less: _Told | None, runs: Sequence[AgeRun], seed: int) -> Interval:
+    """A policy's NDCG@10, or its difference from another one, paired by query."""
+    queries = told.by_query
+    values = told.by_slice
+    if less is not None:
+        queries = [a - b for a, b in zip(queries, less.by_query, strict=True)]
+        values = values - less.by_slice
+    clusters = [c for r in runs for c in r.clusters]
+    within = cluster_error(queries, clusters)
+    return interval(values, seed=seed, worlds=_worlds(runs), within=float(within[0]) if len(within) else None)
+
+
+def _worlds(runs: Sequence[AgeRun]) -> NDArray[np.int64] | None:
+    if len(runs) == 1:
+        return None
+    return np.repeat(np.arange(len(runs)), [len(r.panel.slices) for r in runs])
+
+
+def _results(
+    told: Sequence[_Told], runs: Mapping[str, Sequence[AgeRun]], ask: IntervalAsk
+) -> tuple[PolicyResult, ...]:
+    found = []
+    for component in ask.components:
+        own = [t for t in told if t.component == component]
+        shortest = _reference(own)
+        never = {t.fraction: t for t in own if t.interval_us is None}
+        front = set(pareto([t.cpu_s_per_day for t in own], [np.nanmean(t.by_slice) for t in own]).tolist())
+        for i, t in enumerate(own):
+            still = never.get(t.fraction)
+            found.append(
+                PolicyResult(
+                    component=component,
+                    interval=t.name,
+                    fraction=t.fraction,
+                    start=ask.start,
+                    ndcg10=_spans(t, None, runs[component], ask.seed),
+                    cpu_s_per_day=t.cpu_s_per_day,
+                    over_never=None
+                    if still is None or still is t
+                    else _spans(t, still, runs[component], ask.seed),
+                    minus_shortest=None if t is shortest else _spans(t, shortest, runs[component], ask.seed),
+                    on_front=i in front,
+                )
+            )
+    return tuple(found)
+
+
+def _attribution(runs: Sequence[AgeRun], reference: _Told, seed: int) -> Attribution:
+    fraction = reference.fraction
+    frozen = [q for r in runs for q in r.horizon_start(fraction, frozen=True)]
+    fresh = [q for r in runs for q in r.horizon_start(fraction, frozen=False)]
+    queries = [np.stack(x, axis=1) for x in zip(frozen, fresh, reference.by_query, strict=True)]
+    means = np.array([q.mean(0) if len(q) else np.full(3, np.nan) for q in queries])
+    clusters = [c for r in runs for c in r.clusters]
+    return arms(*means.T, queries=queries, clusters=clusters, seed=seed, worlds=_worlds(runs))
+
+
+def _advice(told: Sequence[_Told], ask: IntervalAsk) -> Recommendation:
+    policies = [Policy(t.interval_us, t.fraction, t.by_slice, t.cpu_s_per_day, ask.start) for t in told]
+    found = choose(policies, margin=ask.margin, budget=ask.budget_cpu_s, seed=ask.seed)
+    name = next(t.name for t in told if (t.interval_us, t.fraction) == (found.interval_us, found.fraction))
+    return Recommendation(
+        interval=name,
+        fraction=found.fraction,
+        why=found.why,
+        component=told[0].component,
+        start=found.start,
+        cpu_s_per_day=found.cpu_s_per_day,
+        difference=found.difference,
+        chosen_on=len(found.chosen_on),
+        reported_on=len(found.reported_on),
+    )
+
+
+def _curves(
+    runs: Mapping[str, Sequence[AgeRun]], ask: IntervalAsk
+) -> tuple[tuple[Curve, ...], tuple[Heat, ...], tuple[str, ...]]:
+    """Of each component on most data: the curve with its half-life, the heat map, and the kind of effect."""
+    curves, heats, kinds = [], [], []
+    for component, own in runs.items():
+        scores = joined(own, max(ask.fractions))
+        worlds = _worlds(own)
+        found = curve(scores, seed=ask.seed, worlds=worlds)
+        half = half_life(found)
+        parts = [joined(own, f) for f in ask.fractions if f < max(ask.fractions)]
+        kinds.append(shape(scores, fractions=parts, found=found, seed=ask.seed).kind)
+        curves.append(
+            Curve(
+                component=component,
+                ages_d=found.ages_d,
+                mean=-found.loss,
+                low=-found.high,
+                high=-found.low,
+                half_life_d=None if half is None else Interval(half.mean, half.low, half.high),
+                fraction=max(ask.fractions),
+                start=ask.start,
+            )
+        )
+        one = own[0]
+        days = (np.array([s.start_us for s in one.panel.slices]) - one.panel.horizon_us) / DAY_US
+        heats.append(Heat(component, days, scores.ages_d, scores.ndcg[: len(days)]))
+    return tuple(curves), tuple(heats), tuple(kinds)
+
+
+def _findings(
+    ask: IntervalAsk,
+    runs: Mapping[str, Sequence[AgeRun]],
+    kinds: Sequence[str],
+    advice: Recommendation,
+    told: Sequence[_Told],
+) -> tuple[str, ...]:
+    """What a reader should know besides: other components, slices without old models, empty trainings."""
+    found = []
+    for component, kind in list(zip(runs, kinds, strict=True))[1:]:
+        found.append(f"Of the {component.replace('_', ' ')} alone the effect is: {kind}.")
+    lacking = {t.name for t in told if np.isnan(t.by_slice).any()}
+    if lacking:
+        counts = [int(np.isnan(t.by_slice).sum()) for t in told if t.name in lacking]
+        found.append(
+            f"{max(counts)} of {len(told[0].by_slice)} slices are too early for models as old as "
+            f"{', '.join(n for n in ask.intervals if n in lacking)} asks for, and are left out of these."
+        )
+    empty = sum(bool(s.why) for own in runs.values() for r in own for s in r.found.values())
+    if empty:
+        found.append(f"{empty} trainings found nothing to learn from; the model before stayed live there.")
+    if advice.interval == NEVER:
+        found.append("Not retraining at all was as good as retraining most often, within the margin.")
+    return tuple(found)
+
+
+def _timelines(run: AgeRun, advice: Recommendation, ask: IntervalAsk, delay_us: int) -> tuple[Timeline, ...]:
+    """The live model's age under the shortest interval, the recommended one, and never."""
+    panel = run.panel
+    names = dict.fromkeys([ask.intervals[0], advice.interval, ask.intervals[-1]])
+    found = []
+    at = np.linspace(panel.horizon_us, panel.end_us, 400).astype(np.int64)
+    for name in names:
+        times = exact.schedule(duration_us(name), start_us=panel.horizon_us, end_us=panel.end_us)
+        live = np.array([times[exact.live(times, int(t), delay_us=delay_us)] for t in at])
+        found.append(Timeline(name, (at - panel.horizon_us) / DAY_US, (at - live) / DAY_US))
+    return tuple(found)
+
+
+def _baselines(
+    settings: Settings, ask: IntervalAsk, runs: Sequence[AgeRun], reference: _Told
+) -> tuple[Baseline, ...]:
+    """Rankings that nothing is trained for, on the same pools; ours is the reference policy."""
+    if ask.source == "world":
+        return ()
+    found = []
+    run = runs[0]
+    for name, (queries, note) in baselines_of(settings, run.panel).items():
+        means = np.array([q.mean() if len(q) else np.nan for q in queries])
+        base = replace(reference, name=name, by_slice=means, by_query=queries)
+        found.append(
+            Baseline(
+                name,
+                ndcg10=_spans(base, None, runs, ask.seed),
+                ours_minus=_spans(reference, base, runs, ask.seed),
+                note=note,
+            )
+        )
+    return tuple(found)

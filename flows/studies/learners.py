@@ -1,0 +1,16 @@
+"""Which learner stands for which component."""
+
+from __future__ import annotations
+
+from flows.studies.learner import Learner
+from flows.studies.ranker_learner import RankerLearner
+from infra.errors import InputError
+
+__all__ = ["learner_of"]
+
+
+def learner_of(component: str) -> Learner:
+    """The learner of a component; InputError for an unknown one."""
+    if component == "ranker":
+        return RankerLearner()
+    raise InputError(f"component is {component!r}; expected ranker")
