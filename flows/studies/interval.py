@@ -15,12 +15,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data.sources.interactions import InteractionLog, log_of_home
 from flows.studies import exact
 from flows.studies.age_runs import AgeRun, joined
 from flows.studies.asks import NEVER, IntervalAsk, duration_us
 from flows.studies.attribution import Attribution, arms
+from flows.studies.baselines import BASELINES, baseline_scores
 from flows.studies.learners import learner_of
-from flows.studies.policy_choice import Policy, choose, interval_name, pareto
+from flows.studies.log_source import has_impressions
+from flows.studies.policy_choice import Policy, choose, pareto
 from flows.studies.record import (
     Arms,
     Baseline,
@@ -31,11 +34,10 @@ from flows.studies.record import (
     StudyRecord,
     Timeline,
 )
-from flows.studies.sources import baselines_of, open_panel, publish_delay_us
-from flows.studies.staleness import AgeScores, curve, half_life
+from flows.studies.sources import LOADERS, open_panel, publish_delay
+from flows.studies.staleness import curve, half_life
 from flows.studies.staleness_shape import shape
 from flows.studies.statistics import cluster_error, interval
-from flows.studies.trec import dump_policies
 from flows.studies.words import question
 from infra.clock import DAY_US
 from infra.machine import describe_machine, source_commit
@@ -43,8 +45,6 @@ from infra.settings import Settings
 from models.metrics import Interval
 
 __all__ = ["study_interval"]
-
-_WORST = -1e9
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,23 @@ def study_interval(
     panel = None
     worlds = range(ask.seed, ask.seed + ask.seeds) if ask.source == "world" else (ask.seed,)
     for seed in worlds:
-        panel, folder = open_panel(settings, ask, seed=seed, progress=progress)
+        panel, folder = open_panel(
+            settings,
+            ask.source,
+            drift=ask.drift,
+            scale=ask.scale,
+            seed=seed,
+            burn_in_d=ask.burn_in_d,
+            horizon_d=ask.horizon_d,
+            window_d=ask.window_d,
+            slices=ask.slices,
+            queries=ask.queries,
+            progress=progress,
+        )
         ask.check(horizon_d=panel.horizon_d, resolution_us=panel.resolution_us, source=panel.source)
         panels.append((folder, seed))
     assert panel is not None
-    delay_us = publish_delay_us(settings, panel)
+    delay_us = publish_delay(settings)
     seeds = (ask.seed,) if ask.source == "world" else tuple(range(ask.seed, ask.seed + ask.seeds))
     runs = {
         component: [
@@ -104,8 +116,6 @@ def study_interval(
     results = _results(told, runs, ask)
     curves, heats, kinds = _curves(runs, ask)
     costs = [r.costs(ask) for found in runs.values() for r in found]
-    if ask.dump is not None:
-        dump_policies(ask.dump, main, ask, delay_us=delay_us)
     half = curves[0].half_life_d
     return StudyRecord(
         question=question(ask.component),
@@ -328,11 +338,11 @@ def _baselines(
     settings: Settings, ask: IntervalAsk, runs: Sequence[AgeRun], reference: _Told
 ) -> tuple[Baseline, ...]:
     """Rankings that nothing is trained for, on the same pools; ours is the reference policy."""
-    if ask.source == "world":
+    log = _log(settings, ask.source)
+    if log is None:
         return ()
     found = []
-    run = runs[0]
-    for name, (queries, note) in baselines_of(settings, run.panel).items():
+    for name, queries in baseline_scores(runs[0].panel, log).items():
         means = np.array([q.mean() if len(q) else np.nan for q in queries])
         base = replace(reference, name=name, by_slice=means, by_query=queries)
         found.append(
@@ -340,7 +350,17 @@ def _baselines(
                 name,
                 ndcg10=_spans(base, None, runs, ask.seed),
                 ours_minus=_spans(reference, base, runs, ask.seed),
-                note=note,
+                note=BASELINES[name],
             )
         )
     return tuple(found)
+
+
+def _log(settings: Settings, source: str) -> InteractionLog | None:
+    """The log of a source without impressions; None for the others."""
+    if source == "world":
+        return None
+    if source in LOADERS:
+        return LOADERS[source](settings.cache)
+    layout = replace(settings, home=Path(source).expanduser().resolve()).layout
+    return None if has_impressions(layout) else log_of_home(layout)
