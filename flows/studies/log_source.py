@@ -7,7 +7,6 @@ at. What a ranker would have shown besides, a log cannot tell. It reads publishe
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,7 @@ def log_key(
 ) -> str:
     """The key of the panel that `log_panel` makes of the same arguments and the events as published."""
     return panel_key(
-        source="log",
+        "log",
         content=published(settings.layout).content_hash,
         burn_in_d=burn_in_d,
         horizon_d=horizon_d,
@@ -185,7 +184,7 @@ def _horizon(
 
 
 def _askable(labelled: Labelled, horizon_us: int) -> Labelled:
-    """Requests of the horizon, by time, that a log tells how to ask again: by words, or for recommendations."""
+    """Requests of the horizon that can be asked again (by words, or for recommendations), by time."""
     surface = labelled.surface
     keep = (labelled.rows.time_us >= horizon_us) & (surface != _SIMILAR) & (surface != _IMAGE)
     keep &= labelled.rows.groups > 1  # a page of one item has one order

@@ -32,7 +32,7 @@ _NO_CODES: NDArray[np.int32] = np.empty(0, np.int32)
 
 @dataclass(frozen=True)
 class Pool:
-    """Candidates [n] of one request; `fresh`, `frozen` float32 [n, F]; `known` bool [n]: to the frozen state."""
+    """Candidates [n] of a request; `fresh`, `frozen` float32 [n, F]; `known` bool [n]: by the frozen."""
 
     item_ids: NDArray[np.int64]
     fresh: NDArray[np.float32]
@@ -115,7 +115,7 @@ def _features(meaning: Meaning, state: State, live: Live, rows: NDArray[np.int32
     if query is None:
         query = np.zeros(live.vectors.shape[1], np.float32)
     vector_scores, user_scores, _ = candidate_scores(state, meaning.context, rows, live.vectors, query)
-    probs = np.zeros(len(rows), np.float32)
+    probs: NDArray[np.float32] = np.zeros(len(rows), np.float32)
     if meaning.code_probs is not None:
         probs = meaning.code_probs.of(state.category.take(rows))
     return candidate_features(

@@ -14,36 +14,54 @@ from models.candidate_features import FEATURE_SCHEMA
 __all__ = ["code_hash", "panel_key"]
 
 _ROOT = Path(__file__).parents[2]
-_MADE_BY = (
-    "data/*.py",
-    "data/sources/*.py",
-    "data/world/*.py",
-    "models/*.py",
+_REPLAYED = (
     "components/search/*.py",
+    "data/*.py",
+    "data/world/*.py",
     "flows/arms.py",
-    "flows/inputs.py",
     "flows/index.py",
+    "flows/inputs.py",
     "flows/train.py",
     "flows/studies/labelled.py",
+    "flows/studies/log_source.py",
     "flows/studies/pools.py",
     "flows/studies/scorers.py",
     "flows/studies/stretches.py",
-    "flows/studies/*_source.py",
-    "flows/studies/next_item.py",
+    "flows/studies/texts.py",
+    "flows/studies/world_source.py",
+    "models/candidate_*.py",
+    "models/encoder.py",
+    "models/examination.py",
+    "models/fitting.py",
+    "models/hashing.py",
+    "models/*_index.py",
+    "models/speller.py",
+    "models/text_classifier.py",
+    "models/training_rows.py",
 )
+_NEXT_ITEM = ("data/*.py", "data/sources/*.py", "flows/studies/next_item*.py", "models/metrics.py")
+_MADE_BY = {"world": _REPLAYED, "log": _REPLAYED}
 
 
-@lru_cache(maxsize=1)
-def code_hash() -> str:
-    """Hex SHA-256 of the code that makes panels: what is changed in it makes them anew."""
+@lru_cache
+def code_hash(kind: str) -> str:
+    """Hex SHA-256 of the code that makes panels of a kind: whoever changes it gets new ones."""
     digest = hashlib.sha256()
-    for pattern in _MADE_BY:
+    for pattern in _MADE_BY.get(kind, _NEXT_ITEM):
         for path in sorted(_ROOT.glob(pattern)):
             digest.update(f"{path.relative_to(_ROOT)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def panel_key(**made_from: Any) -> str:
-    """16 hex digits over what a panel is made from (JSON values), its version and the code."""
-    document = made_from | {"panel": PANEL_VERSION, "features": FEATURE_SCHEMA, "code": code_hash()}
+def panel_key(kind: str, **made_from: Any) -> str:
+    """16 hex digits over what a panel is made from (JSON values), its version and the code.
+
+    `kind`: `world`, `log`, or any other name for a log without impressions.
+    """
+    document = made_from | {
+        "kind": kind,
+        "panel": PANEL_VERSION,
+        "features": FEATURE_SCHEMA,
+        "code": code_hash(kind),
+    }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]

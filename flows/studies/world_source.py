@@ -41,15 +41,12 @@ ACTIVITY = 0.2  # share of the users who are active in a day: some 50,000 rows i
 _ASKED = tuple(SURFACES.index(s) for s in ("search", "recommend"))
 
 
-def world_key(
-    settings: Settings, config: WorldConfig, *, burn_in_d: float, window_d: float, slices: int, queries: int
-) -> str:
+def world_key(settings: Settings, config: WorldConfig, *, burn_in_d: float, slices: int, queries: int) -> str:
     """The key of the panel that `world_panel` makes of the same arguments."""
     return panel_key(
-        source="world",
+        "world",
         world=config.to_json(),
         burn_in_d=float(burn_in_d),
-        window_d=float(window_d),
         slices=slices,
         queries=queries,
         seed=settings.seed,
@@ -69,8 +66,8 @@ def world_panel(
 ) -> Panel:
     """The panel of a world whose `config.days` are burn-in and horizon.
 
-    The scorers are trained once, on the burn-in. Raises ConfigError where the burn-in is shorter than
-    the window, or leaves no day of horizon.
+    The scorers are trained once, on the burn-in. `window_d`: the longest that trainings will ask for.
+    Raises ConfigError where the burn-in is shorter than that, or leaves no day of horizon.
     """
     if not 0 < window_d <= burn_in_d:
         raise ConfigError(
@@ -112,7 +109,6 @@ def world_panel(
     about: dict[str, Any] = {
         "world": config.to_json(),
         "burn_in_d": burn_in_d,
-        "window_d": window_d,
         "judged_by": "true relevance",
         "events": events.num_rows,
         "requests": len(labelled.rows.groups),
@@ -124,9 +120,7 @@ def world_panel(
     }
     return Panel(
         source="world",
-        key=world_key(
-            settings, config, burn_in_d=burn_in_d, window_d=window_d, slices=slices, queries=queries
-        ),
+        key=world_key(settings, config, burn_in_d=burn_in_d, slices=slices, queries=queries),
         names=FEATURES,
         categorical=CATEGORICAL,
         rows=labelled.rows,
