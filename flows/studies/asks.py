@@ -123,17 +123,7 @@ class IntervalAsk:
 
     def command(self) -> str:
         """The command line that repeats this study."""
-        first = interval_ask(self.source, check=False)
-        parts = ["shelflife study interval", f"--source {_quoted(self.source)}"]
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("source", "dump", "workers") or value in (None, False):
-                continue
-            if value == getattr(first, field.name) and field.name != "seed":
-                continue
-            option = f"--{field.name.replace('_', '-')}"
-            parts.append(option if value is True else f"{option} {_said(value)}")
-        return " ".join(parts)
+        return _command("shelflife study interval", self, interval_ask(self.source, check=False))
 
 
 @dataclass(frozen=True)
@@ -144,15 +134,19 @@ class VolumeAsk:
     classifier's data; `margin`: the least gain of quality by ten per cent more data that counts.
     """
 
+    source: str = "world"
     fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
     components: tuple[str, ...] = VOLUME_COMPONENTS
     seeds: int = 3
     seed: int = 7
-    source: str = "world"
     scale: float = 0.5
     days: int = 10
     photos: int = 12_000
     margin: float = 0.002
+
+    def command(self) -> str:
+        """The command line that repeats this study."""
+        return _command("shelflife study volume", self, VolumeAsk(self.source))
 
 
 def interval_ask(source: str = "world", *, check: bool = True, **given: Any) -> IntervalAsk:
@@ -272,6 +266,19 @@ def _parts(text: str, what: str) -> list[str]:
     if not parts:
         raise InputError(f"no {what} was given; expected a list separated by commas")
     return parts
+
+
+def _command(verb: str, ask: Any, first: Any) -> str:
+    parts = [verb, f"--source {_quoted(ask.source)}"]
+    for f in fields(ask):
+        value, usual = getattr(ask, f.name), getattr(first, f.name)
+        if f.name in ("source", "dump", "workers") or value in (None, False):
+            continue
+        if value == usual and f.name != "seed":
+            continue
+        option = f"--{f.name.replace('_', '-')}".replace("--components", "--component")
+        parts.append(option if value is True else f"{option} {_said(value)}")
+    return " ".join(parts)
 
 
 def _said(value: Any) -> str:
