@@ -16,13 +16,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flows.studies.learner import Fit, Learner
 from flows.studies.panel import Panel
-from infra.errors import DataError, EnvironmentError_
+from infra.errors import ConfigError, DataError, EnvironmentError_
 from infra.files import write_atomic
 
 __all__ = ["CELLS_VERSION", "Cell", "CellStore", "Job", "Recheck", "Scores", "cell_key", "recheck", "work"]
@@ -48,6 +49,8 @@ class Cell:
     def __post_init__(self) -> None:
         if (self.start == "warm") != (self.parent is not None) or self.start not in ("cold", "warm"):
             raise ValueError(f"start is {self.start!r} with parent {self.parent}; warm has one, cold none")
+        if not 0 < self.fraction <= 1:
+            raise ConfigError(f"fraction is {self.fraction}; expected more than 0 and at most 1")
         _ = self.digest  # parents have theirs by now: no deep recursion however long a chain is
 
     @cached_property
@@ -167,11 +170,11 @@ class CellStore:
     def _read(self, key: str, *names: str) -> dict[str, NDArray[Any]] | None:
         path = self.path(key)
         try:
-            with np.load(path) as found:
+            with path.open("rb") as file, np.load(file) as found:
                 return {name: found[name] for name in names}
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, zlib.error) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise DataError(f"{path} is not a finished cell ({error}); delete it and run again") from error
 
 

@@ -117,7 +117,8 @@ def by_age(
     `intervals_us`: a warm start is one step from a cold model that was trained one interval earlier, hence
     a line for each finite interval, with the ages up to it. `history_us`: what a training, and the one it
     starts from, has to have before it; None the window, and without a window a quarter of what there is
-    before the horizon. Where that is lacking `collect` gives NaN; ages that no slice reaches are left out.
+    before the horizon. Where that is lacking `collect` gives NaN; ages that no slice reaches, or
+    shorter than the source's resolution, are left out.
     """
     if not panel.slices:
         raise DataError(f"the panel of {panel.source} has no slice to score models on; take a longer log")
@@ -129,6 +130,7 @@ def by_age(
             f"{panel.source} has {(panel.horizon_us - panel.first_us) / DAY_US:.1f} days before the horizon, "
             f"a training reads {history_us / DAY_US:.1f}; take a shorter window or a longer burn-in"
         )
+    ages_us = ages_us[ages_us >= panel.resolution_us]
     times = np.array([[snapped(panel, s.start_us, int(a)) for a in ages_us] for s in panel.slices])
     reached = (times >= earliest).any(0)
     times, ages_us = times[:, reached], np.asarray(ages_us, np.int64)[reached]

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.fractions import in_fraction
+from data.fractions import BUCKETS, bucket_of, in_fraction
 from flows.studies.learner import Fit, Fitted
 from flows.studies.panel import Panel
-from infra.errors import DataError
+from infra.errors import ConfigError, DataError
 from models.boosting import Columns, RankerConfig, Task, Trees, binned_once, grow
 from models.examination import Examination, places
 from models.training_rows import TrainingRows
@@ -32,11 +32,15 @@ _HEAD = b"trees=%d\n"
 
 @dataclass(frozen=True)
 class _Clicked:
-    """The panel's groups with a click, and LightGBM's form of their rows."""
+    """The panel's groups with a click, their fractions' buckets, and LightGBM's form of their rows.
+
+    Buckets are hashed once: done at each training, they would cost small fractions more than all data.
+    """
 
     key: str
     groups: NDArray[np.bool_]
     rows: TrainingRows
+    bucket: NDArray[np.int32]
     held: NDArray[np.bool_]
     binned: Any
     cpu_s: float
@@ -50,6 +54,9 @@ class RankerLearner:
     def __init__(self, config: RankerConfig | None = None) -> None:
         """`config`: None the service's. One thread, whatever it says: cells run beside each other."""
         self.config = replace(config or RankerConfig(), threads=1)
+        least = RankerConfig.min_data_in_leaf  # shared bins leave out what could not fill such a leaf
+        if self.config.min_data_in_leaf < least:
+            raise ConfigError(f"min_data_in_leaf is {self.config.min_data_in_leaf}; expected {least} or more")
         self._clicked: _Clicked | None = None
         self._booster: tuple[bytes, Any] | None = None
 
@@ -71,7 +78,8 @@ class RankerLearner:
         """
         whole = self._rows(panel)
         began = time.process_time()
-        keep = panel.training(fit.trained_us, window_us=fit.window_us, fraction=fit.fraction)[whole.groups]
+        keep = panel.training(fit.trained_us, window_us=fit.window_us, fraction=1.0)[whole.groups]
+        keep &= whole.bucket < round(fit.fraction * BUCKETS)
         if not keep.any():
             raise DataError(
                 f"no clicks in the window of a training at {fit.trained_us} µs with fraction {fit.fraction}; "
@@ -156,6 +164,7 @@ class RankerLearner:
                 panel.key,
                 clicked,
                 rows,
+                bucket_of(rows.session_ids, salt="session"),
                 in_fraction(rows.session_ids, self.config.valid_share, salt="ranker-valid"),
                 binned_once(rows.features, Columns(panel.names, panel.categorical)),
                 time.process_time() - began,

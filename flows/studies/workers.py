@@ -8,10 +8,12 @@ their folders: on a cluster these have to be on a disk that all machines share. 
 from __future__ import annotations
 
 import os
+import secrets
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,6 @@ FEW = 12  # trainings that do not repay the seconds in which Ray starts
 _BATCH = 8  # cells a task at most: below, its overhead; above, an idle worker at the end
 _SCORING = 0.02  # a scoring's cost in trainings on all data, for the estimate of what is left
 _OBJECT_STORE_BYTES = 80 << 20  # Ray's least; tasks pass names only
-_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "19"}
 
 _PANELS: dict[Path, Panel] = {}  # of this worker process: read once
 _LEARNERS: dict[str, Learner] = {}  # of this worker process: rows are binned once
@@ -163,9 +164,7 @@ def _with_ray(
             while plan.ready or running:
                 while plan.ready and len(running) < 2 * workers:
                     batch = next(plan.batches(size))
-                    running[
-                        run.remote(str(panel_folder.resolve()), str(store.folder.resolve()), shared, batch)
-                    ] = batch
+                    running[run.remote(*folders, shared, batch)] = batch
                 ended, _ = ray.wait(list(running), num_returns=1)
                 for task in ended:
                     batch = running.pop(task)
@@ -205,36 +204,55 @@ def _result(ray: Any, task: Any) -> None:
 @contextmanager
 def _ray(workers: int) -> Iterator[Any]:
     """Ray, started for this run and ended with it; a running one is used and left running."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
-    began = False
-    try:
+    address = os.environ.get("RAY_ADDRESS")  # empty: never somebody else's
+    with ExitStack() as stack:
+        stack.enter_context(_environment({} if address else _local_environment()))
         try:
             import ray
 
             if not ray.is_initialized():
-                address = os.environ.get("RAY_ADDRESS")  # empty: never somebody else's
+                own = "" if address else stack.enter_context(_folder())
                 ray.init(
                     address=address or "local",
                     num_cpus=None if address else workers,
                     object_store_memory=None if address else _OBJECT_STORE_BYTES,
                     include_dashboard=None if address else False,
-                    _node_ip_address=None if address else "127.0.0.1",
                     log_to_driver=False,
                     configure_logging=False,
+                    _node_ip_address=None if address else "127.0.0.1",
+                    _temp_dir=own or None,
                 )
-                began = True
-        except (ImportError, OSError, RuntimeError, ValueError, ConnectionError, TimeoutError) as error:
+                stack.callback(ray.shutdown)
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise EnvironmentError_(
                 f"Ray does not start ({error}); expected its processes to run here, or RAY_ADDRESS to name a "
                 "cluster; run with one worker, which needs no Ray"
             ) from error
         yield ray
+
+
+def _local_environment() -> dict[str, str]:
+    """What a Ray of our own reads when it starts; what the user set stays. Its token is for this run."""
+    given = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "19", "RAY_AUTH_MODE": "token"}
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        given["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    return {name: os.environ.get(name, value) for name, value in given.items()}
+
+
+@contextmanager
+def _environment(given: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        yield
     finally:
-        if began:
-            ray.shutdown()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """For Ray's sockets, whose paths have to be short, and logs."""
+    return tempfile.TemporaryDirectory(prefix="shelflife-", ignore_cleanup_errors=True)

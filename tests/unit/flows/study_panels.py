@@ -20,7 +20,7 @@ from models.training_rows import TrainingRows
 __all__ = ["START_US", "synthetic_panel"]
 
 START_US = 1_767_225_600_000_000  # 2026-01-01 UTC
-_ATTRIBUTES = 4
+_ATTRIBUTES = 6
 _STEP_US = HOUR_US
 _LABEL_DELAY_US = HOUR_US // 6
 
@@ -30,7 +30,7 @@ def synthetic_panel(
     seed: int = 7,
     days: float = 12,
     slices: int = 4,
-    drift_half_life_d: float | None = 1.0,
+    drift_half_life_d: float | None = 2.0,
     state_half_life_d: float | None = 4.0,
     burn_in_d: float = 5,
     requests_a_day: int = 200,
