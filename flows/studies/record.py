@@ -54,7 +54,8 @@ class PolicyResult:
 
     `ndcg10`: over all slices; `over_never`: paired gain over the model of the horizon's start;
     `minus_shortest`: paired difference from the shortest interval with all data (at most 0 where
-    freshness helps); `cpu_s_per_day`: of training, per shop day, 0 for `never`.
+    freshness helps); `cpu_s_per_day`: of training, per shop day, 0 for `never`; `by_slice` [s]: NDCG@10 of
+    each slice, by which another study of the same panel is compared.
     """
 
     component: str
@@ -66,6 +67,7 @@ class PolicyResult:
     over_never: Interval | None = None
     minus_shortest: Interval | None = None
     on_front: bool = False
+    by_slice: Floats | None = None
 
 
 @dataclass(frozen=True)
