@@ -123,14 +123,14 @@ def _cost(record: StudyRecord) -> Drawn | None:
     components = list(dict.fromkeys(p.component for p in shown))
     intervals = list(dict.fromkeys(p.interval for p in shown))
     figure = new_figure(4.1 if len(components) == 1 else 3.5 * len(components))
-    paired = all(p.over_never is not None and np.isfinite(p.over_never.mean) for p in shown)
+    paired = _paired(shown)
     for n, component in enumerate(components):
         ax = figure.add_subplot(len(components), 1, n + 1)
         mine = [p for p in shown if p.component == component]
         _policies(ax, mine, intervals, record.recommendation, paired=paired)
         if len(components) > 1:
             ax.set_title(component.replace("_", " "))
-        ax.set_ylabel("NDCG@10 above never" if paired else "NDCG@10")
+        ax.set_ylabel("NDCG@10 against the shortest" if paired else "NDCG@10")
     ax.set_xlabel("CPU-seconds of training a shop day")
     handles = [
         ax.plot([], [], MARKS[i % len(MARKS)], color=COLOURS[HUES[i % len(HUES)]], label=name)[0]
@@ -151,11 +151,18 @@ def _cost(record: StudyRecord) -> Drawn | None:
         "A mark a policy: its shape and colour tell the interval, its size the fraction of the data. "
         "The line is "
         "the Pareto front: nothing left of a mark on it is as good. Whiskers are 95 % intervals, "
-        + ("paired with the model of the horizon’s start" if paired else "each policy alone")
+        + ("paired with the shortest interval on all data" if paired else "each policy alone")
         + " (drawn for the front and for all data); neighbours whose whiskers overlap widely are not "
         "told apart."
     )
     return figure, "What quality costs", alt, caption
+
+
+def _paired(policies: Sequence[PolicyResult]) -> bool:
+    """Whether all but one of each component tell their difference from that one."""
+    alone = [p.component for p in policies if p.minus_shortest is None]
+    known = all(np.isfinite(p.minus_shortest.mean) for p in policies if p.minus_shortest is not None)
+    return known and len(alone) == len(set(alone))
 
 
 def _policies(
@@ -170,7 +177,8 @@ def _policies(
     least = float(cost[cost > 0].min()) if (cost > 0).any() else 1.0
     zero = least / 2.2  # where no cost at all is drawn on the logarithmic axis
     ax.set_xscale("log")
-    seen = [p.over_never if paired and p.over_never is not None else p.ndcg10 for p in mine]
+    level = Interval(0.0, 0.0, 0.0)  # of the reference against itself
+    seen = [(p.minus_shortest or level) if paired else p.ndcg10 for p in mine]
     for p, found, x in zip(mine, seen, np.where(cost > 0, cost, zero), strict=True):
         i = intervals.index(p.interval)
         colour = COLOURS[HUES[i % len(HUES)]]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import types
 import typing
 from collections.abc import Mapping
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 from flows.studies.asks import IntervalAsk
 from infra.errors import DataError
 from infra.files import write_atomic
-from infra.settings import REPOSITORY
 from models.metrics import Interval
 
 __all__ = [
@@ -37,7 +35,6 @@ __all__ = [
     "Recommendation",
     "StudyRecord",
     "Timeline",
-    "commit_of_tree",
     "from_plain",
     "load_document",
     "plain",
@@ -229,21 +226,6 @@ class StudyRecord:
     def load(cls, path: Path) -> StudyRecord:
         """Read a document, or the one in a report's folder."""
         return cls.from_document(load_document(path, study="interval"))
-
-
-def commit_of_tree() -> str:
-    """The commit of this tree, short; empty where it is none."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return ""
-    return done.stdout.strip()
 
 
 def plain(value: Any) -> Any:

@@ -19,12 +19,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from flows.studies.asks import VolumeAsk
-from flows.studies.record import Floats, commit_of_tree, plain
+from flows.studies.record import Floats, plain
 from flows.studies.volume_fit import diminishing, drawn_means, fit_power_law, gain_of_more, of_rounds
 from flows.studies.volume_record import PUBLISHED, VolumeCurve, VolumePoint, VolumeRecord, VolumeStep
 from infra.clock import DAY_US, ManualClock
 from infra.errors import DataError
-from infra.machine import describe_machine
+from infra.machine import describe_machine, source_commit
 from infra.settings import Settings
 from models.metrics import Interval
 
@@ -90,7 +90,7 @@ def study_volume(
         train_cpu_s=cpu_s,
         wall_s=time.monotonic() - began,
         command=ask.command(),
-        commit=commit_of_tree(),
+        commit=source_commit(),
         arguments=plain(ask),
         about={"test_d": TEST_D, "drift": "none"} if ask.source == "world" else {"test_d": TEST_D},
         machine=describe_machine(),
@@ -127,7 +127,9 @@ def curve_of(
         )
     # Of the rows really trained on: a fraction of sessions is not just that fraction of rows.
     shares = found.rows / found.rows[last]
-    law = fit_power_law(shares, 1 - mean, draws=1 - draws)
+    law = None
+    if steps and steps[0].quality_points.low > 0:  # a law of no gain would be a law of chance
+        law = fit_power_law(shares, 1 - mean, draws=1 - draws)
     return VolumeCurve(
         name,
         found.metric,

@@ -56,9 +56,10 @@ class VolumeStep:
 class VolumeCurve:
     """One component over the fractions. `quality` is `metric`, on `cases` held-out test cases.
 
-    `law`: of the error, with all of the data as 1; `diminishing`: the first share of the data from which
-    ten per cent more brings less than the margin, None if there is none; `more_now`: what ten per cent
-    more than all would bring by the law; `note`: what a reader has to know of it.
+    `law`: of the error, with all of the data as 1, None where no gain of more data can be shown;
+    `diminishing`: the first share of the data from which ten per cent more brings less than the margin, None
+    if there is none; `more_now`: what ten per cent more than all would bring by the law; `note`: what a
+    reader has to know of it.
     """
 
     component: str

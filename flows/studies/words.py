@@ -197,7 +197,7 @@ def _share(fraction: float) -> str:
 
 def how_measured(record: StudyRecord) -> list[tuple[str, str]]:
     """Paragraphs with their headings: pairing, cost, intervals, choice, and what it cannot show."""
-    exact = bool(record.method.get("exact"))
+    exact = record.method.get("mode") == "exact"
     way = (
         "Every training time on a grid was trained once, and each schedule is composed slice by slice from "
         "those models."
