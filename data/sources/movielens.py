@@ -92,6 +92,7 @@ def load(cache: Path) -> InteractionLog:
 def _table(path: Path) -> pa.Table:
     """A tab-separated table, all columns as text."""
     text = pc.ParseOptions(delimiter="\t", quote_char=False)
-    names = path.open(encoding="utf-8").readline().rstrip("\n").split("\t")
+    with path.open(encoding="utf-8") as file:
+        names = file.readline().rstrip("\n").split("\t")
     types = pc.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
     return pc.read_csv(path, parse_options=text, convert_options=types)

@@ -101,7 +101,6 @@ def next_item_panel(
     frozen: Counters | None = None
     popular: Popular | None = None
     at = 0
-    rng = np.random.default_rng((seed, 1))
     for done, k in enumerate(wanted.tolist()):
         if done % 500 == 0:
             say("features of baskets", f"{done:,} of {len(wanted):,}")
@@ -109,9 +108,11 @@ def next_item_panel(
         if frozen is None and now >= horizon_us:
             at = _fold_to(counters, keys, at, horizon_us)
             frozen = frozen_copy(counters)
+        midnight = now // DAY_US * DAY_US
+        if popular is None or midnight > popular.at_us:
+            at = _fold_to(counters, keys, at, midnight)
+            popular = popular_now(counters, keys, midnight)
         at = _fold_to(counters, keys, at, now)
-        if popular is None or now // DAY_US > popular.at_us // DAY_US:
-            popular = popular_now(counters, keys, now)
         user = int(baskets.user[k])
         rows = pool(counters, keys, popular, user, now, repeats=log.repeats)
         gains = np.isin(rows, baskets.items(keys, k))
@@ -120,7 +121,7 @@ def next_item_panel(
             continue
         x = features(counters, keys, user, rows, now_us=now, asked_us=now)
         if trained[k] and gains.any():
-            keep = gains | _some(~gains, NEGATIVES, rng)
+            keep = gains | _some(~gains, NEGATIVES, seed=(seed, k))
             taught.features.append(x[keep])
             taught.labels.append(gains[keep])
             taught.at.append(k)
@@ -172,16 +173,19 @@ def _silent(*_message: object) -> None:
 
 
 def _fold_to(counters: Counters, keys: Keys, at: int, until_us: int) -> int:
-    """Fold what happened strictly before; where the log stands then."""
-    stop = int(np.searchsorted(keys.time_us, until_us, side="left"))
+    """Fold what happened strictly before and is not folded yet; where the log stands then."""
+    stop = max(at, int(np.searchsorted(keys.time_us, until_us, side="left")))
     fold(counters, keys, at, stop)
     return stop
 
 
-def _some(where: NDArray[np.bool_], most: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+def _some(where: NDArray[np.bool_], most: int, *, seed: tuple[int, int]) -> NDArray[np.bool_]:
+    """At most so many of them, drawn for each basket by itself."""
     rows = np.flatnonzero(where)
+    if len(rows) > most:
+        rows = np.random.default_rng(seed).choice(rows, most, replace=False)
     out = np.zeros(len(where), bool)
-    out[rows if len(rows) <= most else rng.choice(rows, most, replace=False)] = True
+    out[rows] = True
     return out
 
 

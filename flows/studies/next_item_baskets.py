@@ -96,7 +96,7 @@ def chosen_baskets(
 
 
 def sampled_baskets(baskets: Baskets, end_us: int, most: int, seed: int) -> NDArray[np.bool_]:
-    """About `most` baskets before the end, the same ones whatever the horizon: bool [b]."""
+    """About `most` baskets before the end; fewer are some of more: bool [b]."""
     can = (baskets.held > 0) & (baskets.begin_us < end_us)
     share = min(1.0, most / max(int(can.sum()), 1))
     return can & (bucket_of(baskets.ids, salt=f"next-item-{seed}") < round(share * BUCKETS))

@@ -33,7 +33,7 @@ __all__ = ["CATEGORICAL", "NAMES", "POOL", "Popular", "features", "pool", "popul
 POOL = 120  # candidates a query
 _OWN = 60  # of them, what the user took most and last
 _NEAR = 60  # in a shop without repeats: what is taken by the same people
-_IN_CATEGORIES = 20  # popular in the user's three first categories
+_CATEGORIES, _IN_CATEGORY = 3, 7  # popular items of the first categories of the user
 _LISTED = 1000  # popular items from which a pool is filled
 
 NAMES = (
@@ -80,31 +80,31 @@ def pool(
     took the same, and nothing that the user had. Then the popular in the user's first categories, then
     the popular.
     """
-    a, b = keys.pair_start[user], keys.pair_start[user + 1]
-    weight = own_weights(counters, keys, user, now_us)
-    had = keys.pair_item[a:b][counters.pair[a:b, 2] > 0]
+    pairs = slice(keys.pair_start[user], keys.pair_start[user + 1])
+    taken = np.zeros(len(keys.codes), bool)  # candidates, and what may not be one
     if repeats:
+        weight = own_weights(counters, keys, user, now_us)
         best = np.argsort(-weight, kind="stable")[:_OWN]
-        first = keys.pair_item[a:b][best[weight[best] > 0]]
-        barred = first
+        first = keys.pair_item[pairs][best[weight[best] > 0]]
     else:
+        taken[keys.pair_item[pairs][counters.pair[pairs, 2] > 0]] = True
         used = int(counters.slots_used[0])
         alike = np.zeros((used, 3))
         neighbours_into(counters, user, np.arange(used), alike)
-        near = alike[:, 0] * ~np.isin(counters.slot_item[:used], had)
+        near = alike[:, 0] * ~taken[counters.slot_item[:used]]
         best = np.argsort(-near, kind="stable")[:_NEAR]
         first = counters.slot_item[best[near[best] > 0]]
-        barred = np.concatenate([first, had])
+    taken[first] = True
+    parts = [first]
     g = slice(keys.group_start[0, user], keys.group_start[0, user + 1])
     liked = decayed(counters.group[g, 1], counters.group_us[g], now_us, USER_HALF_LIFE_US)
-    top = np.argsort(-liked, kind="stable")[:3]
-    parts = [first]
+    top = np.argsort(-liked, kind="stable")[:_CATEGORIES]
     for code in keys.group_code[g][top[liked[top] > 0]].tolist():
-        listed = popular.by_category[popular.starts[code] : popular.starts[code + 1]][:_LISTED]
-        parts.append(listed[~np.isin(listed, barred)][: _IN_CATEGORIES // 3 + 1])
-    parts.append(popular.rows[~np.isin(popular.rows, barred)])
-    rows, at = np.unique(np.concatenate(parts), return_index=True)
-    return np.asarray(rows[np.argsort(at, kind="stable")][:POOL], np.int64)
+        listed = popular.by_category[popular.starts[code] : popular.starts[code + 1]]
+        parts.append(listed[~taken[listed]][:_IN_CATEGORY])
+        taken[parts[-1]] = True
+    parts.append(popular.rows[~taken[popular.rows]])
+    return np.concatenate(parts)[:POOL].astype(np.int64)
 
 
 def features(
