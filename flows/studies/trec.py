@@ -32,12 +32,12 @@ def write_trec(
     names = {policy: _file_name(policy) for policy in runs}
     if len(set(names.values())) < len(names):
         raise DataError(f"two policies would share a file: {', '.join(sorted(runs))}; name them apart")
-    files = {dump.with_name(f"{dump.name}.qrels"): qrels_lines(slices)}
+    files = {dump.with_name(f"{dump.name}.qrels"): list(qrels_lines(slices))}
     for policy, scores in runs.items():
         if len(scores) != len(slices):
             raise DataError(f"{policy} has scores of {len(scores)} slices; expected {len(slices)}")
         path = dump.with_name(f"{dump.name}.{names[policy]}.run")
-        files[path] = run_lines(slices, scores, tag=names[policy])
+        files[path] = list(run_lines(slices, scores, tag=names[policy]))
     for path, lines in files.items():
         write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
     return list(files)
