@@ -27,6 +27,7 @@ from flows.studies.pools import Still
 from flows.studies.scorers import Progress, burn_in_release, state_at
 from flows.studies.source_key import panel_key
 from flows.studies.stretches import Stretch, stretches
+from flows.studies.texts import with_texts
 from infra.clock import DAY_US
 from infra.errors import DataError
 from infra.settings import Home, Settings
@@ -111,10 +112,12 @@ def log_panel(
             seed=settings.seed,
         )
         still = Still(release, state_at(batch, horizon_us))
-        found = []
+        found, typed = [], []
         for number, slot in enumerate(slots, 1):
             progress(f"slice {number} of {slices}")
             found.append(_slice(asked_of, slot, still, examination))
+            typed.append(asked_of.at(slot.at).queries)
+        speller = release.speller
     about: dict[str, Any] = {
         "home": str(settings.layout.root),
         "content_hash": held.content_hash,
@@ -129,7 +132,7 @@ def log_panel(
         "queries": sum(len(s.groups) for s in found),
         "seconds": round(time.perf_counter() - began, 1),
     }
-    return Panel(
+    panel = Panel(
         source=str(settings.layout.root),
         key=log_key(settings, burn_in_d=burn_in_d, horizon_d=horizon_d, slices=slices, queries=queries),
         names=FEATURES,
@@ -142,6 +145,15 @@ def log_panel(
         end_us=end_us,
         resolution_us=resolution(acts),
         about=about,
+    )
+    return with_texts(
+        panel,
+        events,
+        last,
+        speller,
+        row_queries=taught.queries,
+        row_items=taught.item_ids,
+        slice_queries=typed,
     )
 
 

@@ -29,6 +29,7 @@ from flows.studies.pools import POOL, Moments, Pool
 from flows.studies.scorers import Progress, burn_in_release, state_at
 from flows.studies.source_key import panel_key
 from flows.studies.stretches import Stretch, stretches
+from flows.studies.texts import with_texts
 from infra.clock import DAY_US, SECOND_US
 from infra.errors import ConfigError
 from infra.settings import Settings
@@ -98,40 +99,50 @@ def world_panel(
             seed=settings.seed,
         )
         moments = Moments(release, batch, horizon_us=horizon_us)
-        found = []
+        found, typed = [], []
         for number, place in enumerate(places, 1):
             progress(f"slice {number} of {slices}")
             found.append(_slice(world, asked, place, moments))
+            typed.append([plan.query[i] for plan, i in asked.each(world, place.at)])
         progress("labelled rows")
         last = State()
         last.fold(batch, 0, len(batch.kind))
         labelled = labelled_rows(events, release, last, until_us=end_us)
-    about: dict[str, Any] = {
-        "world": config.to_json(),
-        "burn_in_d": burn_in_d,
-        "judged_by": "true relevance",
-        "events": events.num_rows,
-        "requests": len(labelled.rows.groups),
-        "rows": len(labelled.rows.labels),
-        "rows_per_day": len(labelled.rows.labels) / config.days,
-        "queries": sum(len(s.groups) for s in found),
-        "pool": POOL,
-        "seconds": round(time.perf_counter() - began, 1),
-    }
-    return Panel(
-        source="world",
-        key=world_key(settings, config, burn_in_d=burn_in_d, slices=slices, queries=queries),
-        names=FEATURES,
-        categorical=CATEGORICAL,
-        rows=labelled.rows,
-        label_us=labelled.label_us,
-        slices=tuple(found),
-        first_us=START_US,
-        horizon_us=horizon_us,
-        end_us=end_us,
-        resolution_us=60 * SECOND_US,
-        about=about,
-    )
+        about: dict[str, Any] = {
+            "world": config.to_json(),
+            "burn_in_d": burn_in_d,
+            "judged_by": "true relevance",
+            "events": events.num_rows,
+            "requests": len(labelled.rows.groups),
+            "rows": len(labelled.rows.labels),
+            "rows_per_day": len(labelled.rows.labels) / config.days,
+            "queries": sum(len(s.groups) for s in found),
+            "pool": POOL,
+            "seconds": round(time.perf_counter() - began, 1),
+        }
+        panel = Panel(
+            source="world",
+            key=world_key(settings, config, burn_in_d=burn_in_d, slices=slices, queries=queries),
+            names=FEATURES,
+            categorical=CATEGORICAL,
+            rows=labelled.rows,
+            label_us=labelled.label_us,
+            slices=tuple(found),
+            first_us=START_US,
+            horizon_us=horizon_us,
+            end_us=end_us,
+            resolution_us=60 * SECOND_US,
+            about=about,
+        )
+        return with_texts(
+            panel,
+            events,
+            last,
+            release.speller,
+            row_queries=labelled.queries,
+            row_items=labelled.item_ids,
+            slice_queries=typed,
+        )
 
 
 def _history(world: World, progress: Progress) -> pa.Table:

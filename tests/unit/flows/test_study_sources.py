@@ -32,6 +32,7 @@ from flows.studies.pools import Moments, Still
 from flows.studies.scorers import burn_in_release, of_scorers, state_at
 from flows.studies.sources import INSTALL_S, REFRESH_S, open_panel, publish_delay
 from flows.studies.stretches import STRETCH_US, stretches
+from flows.studies.texts import texts_of
 from flows.studies.world_source import world_panel
 from infra.clock import DAY_US, HOUR_US, SECOND_US
 from infra.errors import ConfigError, DataError
@@ -252,6 +253,46 @@ def test_a_world_too_short_is_refused(tmp_path: Path, burn_in_d: float, window_d
 def test_a_world_without_a_query_in_a_slice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="slice 1 of 4000 is empty"):
         made(replace(TINY, days=5), tmp_path, slices=4_000)
+
+
+def test_texts_give_back_the_scorers_features(
+    replayed: Replayed, tiny: Panel, own: tuple[Settings, Panel]
+) -> None:
+    """A learner of words recomputes from a panel's texts what the classifier and the encoder said."""
+    for panel in (tiny, own[1]):
+        texts, more = texts_of(panel), panel.extra
+        assert len(more["row_text"]) == len(panel.rows.groups)
+        assert (more["item_ids"][more["row_item"]] >= 0).all()
+        assert (np.diff(more["click_us"]) >= 0).all()
+        assert of_scorers(more["click_session"]).all()
+        assert all(texts[t].strip() for t in more["click_text"].tolist())
+        for part in panel.slices:
+            np.testing.assert_array_equal(more["item_ids"][part.extra["item"]], part.item_ids)
+    texts, more = texts_of(tiny), tiny.extra
+    classifier, encoder = replayed.release.text_classifier, replayed.release.encoder
+    assert classifier is not None
+    part = tiny.slices[-1]
+    rows, query = part.extra["item"], np.repeat(part.extra["text"], part.groups)
+    worded = np.array([bool(texts[q]) for q in query.tolist()])
+    classes = {name: k for k, name in enumerate(classifier.classes)}
+    of_item = np.array([classes.get(texts[t], -1) for t in more["item_category"][rows].tolist()])
+    probs = classifier.predict([texts[q] for q in query.tolist()])
+    told = np.where(of_item >= 0, probs[np.arange(len(rows)), of_item], 0.0) * worded
+    np.testing.assert_allclose(told, part.fresh[:, FEATURES.index("category_prob")], atol=2e-5)
+    items = encoder.encode_items([texts[t] for t in more["item_text"][rows].tolist()])
+    score = (encoder.encode_queries([texts[q] for q in query.tolist()]) * items).sum(axis=1)
+    np.testing.assert_allclose(score[worded], part.fresh[worded, FEATURES.index("vector_score")], atol=2e-5)
+
+
+def test_items_are_there_from_their_first_upsert_until_they_are_deleted(tiny: Panel) -> None:
+    more = tiny.extra
+    assert (more["item_since_us"] < more["item_until_us"]).all()
+    assert (more["item_since_us"] > tiny.horizon_us).any()
+    assert (more["item_until_us"] < tiny.end_us).any()
+    for part in tiny.slices:
+        rows = part.extra["item"]
+        assert (more["item_since_us"][rows] < part.end_us).all()
+        assert (more["item_until_us"][rows] >= part.start_us).all()
 
 
 # ---- logs
