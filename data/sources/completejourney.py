@@ -87,7 +87,7 @@ def load(cache: Path) -> InteractionLog:
         brand=codes("manufacturer_id"),
         department=codes("department"),
         repeats=True,
-        resolution_us=60 * SECOND_US,  # seconds are there, but the till's clock had none: they are made up
+        resolution_us=60 * SECOND_US,  # the tills gave hours and minutes; the seconds are spread unevenly
         about={
             "what": "grocery orders over 2017: 1,469,307 lines, 155,848 baskets, 68,509 products",
             "basket": "all lines of one visit to the till",

@@ -24,7 +24,7 @@ BASELINES = {
     "reference": "item-item neighbours, BM25 (implicit.nearest_neighbours.BM25Recommender), of all "
     "before the slice, applied to what the user took before the query; then popularity",
 }
-NEIGHBOURS = 200  # kept of each item
+NEIGHBOURS = (20, 200)  # kept of each item: the package's default, and many
 _TIE = 1e-9  # of popularity, where the others say the same
 
 
@@ -37,10 +37,12 @@ def baseline_scores(
 ) -> dict[str, list[NDArray[np.float64]]]:
     """NDCG@10 of each baseline: a name of `BASELINES` → per slice, per query float64 [g].
 
-    `slices`: which, None all.
+    `slices`: which, None all. How many neighbours the reference keeps is whatever serves it better on
+    the first of them.
     """
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in BASELINES}
     matrix = _Matrix(log)
+    neighbours: int | None = None
     for s in slices or range(len(panel.slices)):
         if progress is not None:
             progress("baselines", f"slice {s + 1} of {len(panel.slices)}")
@@ -50,7 +52,12 @@ def baseline_scores(
         own = np.asarray(part.fresh[:, panel.names.index("own_decayed")], np.float64)
         found["popularity"].append(part.ndcg(popular))
         found["own_frequency"].append(part.ndcg(own + rank))
-        found["reference"].append(part.ndcg(matrix.scores(part) + rank))
+        tried = {
+            k: part.ndcg(matrix.scores(part, k) + rank)
+            for k in (NEIGHBOURS if neighbours is None else (neighbours,))
+        }
+        neighbours = max(tried, key=lambda k: float(tried[k].mean()))
+        found["reference"].append(tried[neighbours])
     return found
 
 
@@ -67,9 +74,9 @@ class _Matrix:
         basket_first = np.unique(log.basket_ids, return_index=True)
         self._baskets, self._begin_us = basket_first[0], log.time_us[basket_first[1]]
 
-    def scores(self, part: Slice) -> NDArray[np.float64]:
+    def scores(self, part: Slice, neighbours: int) -> NDArray[np.float64]:
         """The reference's score of each candidate of a slice: float64 [n]."""
-        similar = self._fit(part.start_us)
+        similar = self._fit(part.start_us, neighbours)
         out = np.zeros(len(part.item_ids))
         ends = np.cumsum(part.groups)
         rows = np.searchsorted(self._log.items, part.item_ids)
@@ -90,7 +97,7 @@ class _Matrix:
         found: NDArray[np.int64] = self._item[before]
         return found
 
-    def _fit(self, until_us: int) -> Any:
+    def _fit(self, until_us: int, neighbours: int) -> Any:
         """Item-item similarities of all that happened before: a sparse matrix [m, m]."""
         from implicit.nearest_neighbours import BM25Recommender
         from scipy.sparse import csr_matrix
@@ -100,7 +107,7 @@ class _Matrix:
             (np.ones(int(before.sum()), np.float32), (self._user[before], self._item[before])),
             shape=(len(self._users), len(self._log.items)),
         )
-        model = BM25Recommender(K=NEIGHBOURS, num_threads=1)
+        model = BM25Recommender(K=neighbours, num_threads=1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it converts a matrix that it made itself
             model.fit(taken, show_progress=False)

@@ -104,7 +104,7 @@ def pool(
         parts.append(listed[~taken[listed]][:_IN_CATEGORY])
         taken[parts[-1]] = True
     parts.append(popular.rows[~taken[popular.rows]])
-    return np.concatenate(parts)[:POOL].astype(np.int64)
+    return np.asarray(np.concatenate(parts)[:POOL], np.int64)
 
 
 def features(

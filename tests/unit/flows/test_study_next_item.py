@@ -225,8 +225,8 @@ def test_baselines_tell_what_they_should_on_the_same_pools() -> None:
     mean = {name: float(np.concatenate(v).mean()) for name, v in found.items()}
     assert mean["own_frequency"] > mean["popularity"] + 0.1  # everyone has favourites here
     assert mean["reference"] > 0
-    (only,) = baseline_scores(made, shop(), slices=range(2, 3))["reference"]
-    np.testing.assert_array_equal(only, found["reference"][2])
+    (only,) = baseline_scores(made, shop(), slices=range(2, 3))["popularity"]
+    np.testing.assert_array_equal(only, found["popularity"][2])
 
 
 def test_the_reference_knows_nothing_of_later() -> None:
@@ -258,6 +258,7 @@ def test_the_reference_beats_popularity_where_tastes_differ() -> None:
 # ---- a home's own log
 
 
+@pytest.mark.slow
 def test_a_home_without_impressions_is_a_log_too(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home", cache=tmp_path / "cache")
     import_csv(write_minimal(tmp_path / "log", days=8), settings.layout)
