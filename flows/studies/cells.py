@@ -174,7 +174,9 @@ class CellStore:
                 return {name: found[name] for name in names}
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
+        except OSError as error:
+            raise EnvironmentError_(f"{path} cannot be read: {error.strerror or error}") from error
+        except (ValueError, KeyError, EOFError, BadZipFile) as error:
             raise DataError(f"{path} is not a finished cell ({error}); delete it and run again") from error
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import tempfile
 import time
 from collections import deque
@@ -29,6 +30,7 @@ Progress = Callable[[int, int, float | None], None]  # cells done, of how many, 
 FEW = 12  # trainings that do not repay the seconds in which Ray starts
 _BATCH = 8  # cells a task at most: below, its overhead; above, an idle worker at the end
 _SCORING = 0.02  # a scoring's cost in trainings on all data, for the estimate of what is left
+_REACH_S = 10
 _OBJECT_STORE_BYTES = 80 << 20  # Ray's least; tasks pass names only
 
 _PANELS: dict[Path, Panel] = {}  # of this worker process: read once
@@ -133,18 +135,28 @@ class _Plan:
 
 
 class _Watch:
-    """How far the run is, and how long the rest may take: at the pace so far, by cost."""
+    """How far the run is, and how long the rest may take: at the pace so far, by cost.
+
+    The first to finish only starts the watch: before it, Ray starts, and workers bin their rows.
+    """
 
     def __init__(self, plan: _Plan, progress: Progress | None) -> None:
         self._plan, self._progress = plan, progress
-        self._done, self._cost, self._began = len(plan.cells) - plan.jobs, 0.0, time.monotonic()
+        self._done, self._cost, self._left = len(plan.cells) - plan.jobs, 0.0, plan.cost
+        self._began: float | None = None
         self._say(None if plan.jobs else 0.0)
 
     def tell(self, batch: Sequence[Job]) -> None:
+        cost = sum(self._plan.costs[job.key] for job in batch)
         self._done += len(batch)
-        self._cost += sum(self._plan.costs[job.key] for job in batch)
-        left = (time.monotonic() - self._began) * (self._plan.cost / self._cost - 1)
-        self._say(max(0.0, left))
+        self._left -= cost
+        if self._began is None:
+            self._began = time.monotonic()
+        else:
+            self._cost += cost
+        pace = (time.monotonic() - self._began) / self._cost if self._cost else None
+        last = self._done == len(self._plan.cells)
+        self._say(0.0 if last else None if pace is None else max(0.0, self._left * pace))
 
     def _say(self, left_s: float | None) -> None:
         if self._progress is not None:
@@ -208,6 +220,7 @@ def _ray(workers: int) -> Iterator[Any]:
     with ExitStack() as stack:
         stack.enter_context(_environment({} if address else _local_environment()))
         try:
+            _reach(address)
             import ray
 
             if not ray.is_initialized():
@@ -229,6 +242,13 @@ def _ray(workers: int) -> Iterator[Any]:
                 "cluster; run with one worker, which needs no Ray"
             ) from error
         yield ray
+
+
+def _reach(address: str | None) -> None:
+    """Ask whether a cluster named by host and port is there: Ray itself waits for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_REACH_S).close()
 
 
 def _local_environment() -> dict[str, str]:

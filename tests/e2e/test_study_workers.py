@@ -1,0 +1,93 @@
+"""A study's cells as Ray tasks: as in one process, at niceness 19, and Ray ends with them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from flows.studies import workers
+from flows.studies.cells import CellStore
+from flows.studies.exact import Policy, wanted
+from flows.studies.ranker_learner import RankerLearner
+from flows.studies.workers import run_cells
+from infra.clock import DAY_US, HOUR_US
+from infra.errors import DataError, EnvironmentError_
+from models.boosting import RankerConfig
+from tests.unit.flows.study_panels import synthetic_panel
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own pipes and files
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+]
+QUICK = RankerConfig(max_trees=30, warm_trees=10, num_leaves=7, learning_rate=0.2, doubt=1.0)
+
+
+def ray_processes() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children(recursive=True) if "ray" in p.name()]
+
+
+def test_ray_gives_what_one_process_gives_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "FEW", 1)
+    panel = synthetic_panel()
+    panel.save(tmp_path / "panel")
+    asked = wanted(
+        [Policy("ranker", 12 * HOUR_US, f, DAY_US, s) for f in (0.5, 1.0) for s in ("cold", "warm")],
+        panel,
+        delay_us=HOUR_US,
+    )
+    nice: set[int] = set()
+
+    def look(done: int, total: int, left_s: float | None) -> None:
+        for process in ray_processes():
+            if process.name().startswith("ray::_run_batch"):
+                nice.add(process.nice())
+
+    plain = run_cells(tmp_path / "panel", RankerLearner(QUICK), asked, CellStore(tmp_path / "one"))
+    found = run_cells(
+        tmp_path / "panel", RankerLearner(QUICK), asked, CellStore(tmp_path / "ray"), workers=2, progress=look
+    )
+    assert found.keys() == plain.keys()
+    for cell, scores in plain.items():
+        assert scores.ndcg.keys() == found[cell].ndcg.keys()
+        assert all(np.array_equal(v, found[cell].ndcg[k]) for k, v in scores.ndcg.items())
+    assert nice == {19}
+    assert not {"RAY_worker_niceness", "RAY_AUTH_TOKEN"} & os.environ.keys()  # of that Ray only
+    assert not ray_processes()
+
+
+def test_an_error_of_a_worker_is_said_as_in_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "FEW", 1)
+    panel = synthetic_panel()
+    panel.save(tmp_path / "panel")
+    about = json.loads((tmp_path / "panel" / "panel.json").read_text())
+    (tmp_path / "panel" / "panel.json").write_text(json.dumps(about | {"version": 0}))
+    asked = wanted([Policy("ranker", DAY_US, 1.0, DAY_US)], panel, delay_us=HOUR_US)
+    with pytest.raises(DataError, match="a panel of version 0"):
+        run_cells(
+            tmp_path / "panel",
+            RankerLearner(QUICK),
+            asked,
+            CellStore(tmp_path / "cells"),
+            workers=2,
+            panel=panel,
+        )
+    assert not ray_processes()
+
+
+def test_a_cluster_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "FEW", 1)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    panel = synthetic_panel()
+    panel.save(tmp_path / "panel")
+    asked = wanted([Policy("ranker", DAY_US, 1.0, DAY_US)], panel, delay_us=HOUR_US)
+    with pytest.raises(EnvironmentError_, match=r"Connection refused.*one worker"):
+        run_cells(tmp_path / "panel", RankerLearner(QUICK), asked, CellStore(tmp_path / "cells"), workers=2)
