@@ -109,7 +109,28 @@ def _ages(ax: Axes, ages: Floats) -> None:
     low, high = float(ages.min()), float(ages.max())
     reach = max(1.04, (high / low) ** 0.02)
     ax.set_xlim(low / reach, high * reach)
-    names = np.array([1 / 96, 1 / 48, 1 / 24, 1 / 12, 1 / 8, 0.25, 0.5, 1, 2, 4, 7, 14, 28, 56, 112, 224])
+    names = np.array(
+        [
+            1 / 1440,
+            1 / 288,
+            1 / 96,
+            1 / 48,
+            1 / 24,
+            1 / 12,
+            1 / 8,
+            0.25,
+            0.5,
+            1,
+            2,
+            4,
+            7,
+            14,
+            28,
+            56,
+            112,
+            224,
+        ]
+    )
     shown = names[(names >= low / reach) & (names <= high * reach)]
     ax.xaxis.set_major_locator(FixedLocator(list(shown if len(shown) else ages[:1])))
     ax.xaxis.set_minor_locator(NullLocator())
@@ -204,7 +225,7 @@ def _policies(
     top = float(max(cost.max(), least))
     ax.set_xlim(zero / 1.5, top * 1.6)
     ticks = [
-        x for e in range(-4, 7) for x in (10.0**e, 2 * 10.0**e, 5 * 10.0**e) if least / 1.05 <= x <= top * 1.6
+        x for e in range(-4, 7) for x in (10.0**e, 2 * 10.0**e, 5 * 10.0**e) if zero * 1.4 <= x <= top * 1.6
     ]
     if len(ticks) > 9:
         ticks = [x for x in ticks if f"{x:e}".startswith("1")]

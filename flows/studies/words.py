@@ -65,7 +65,10 @@ def verdict(record: StudyRecord) -> str:
         return "No policy can be recommended."
     if _rarely(record, found):
         return "Retrain rarely." if found.interval != NEVER else "Retrain rarely: never was soon enough here."
-    return f"Retrain {interval_words(found.interval)}, on {_share(found.fraction)}."
+    do = f"etrain {interval_words(found.interval)}, on {_share(found.fraction)}"
+    if _undecided(record, found):
+        return f"Too little is known to tell: r{do}, until more is."
+    return f"R{do}."
 
 
 def answer(record: StudyRecord) -> tuple[str, str, str]:
@@ -78,6 +81,16 @@ def _rarely(record: StudyRecord, found: Recommendation) -> bool:
     asked = [p.interval for p in record.policies if p.component == found.component or not found.component]
     longest = [i for i in dict.fromkeys(asked) if i != NEVER][-1:]
     return found.interval == NEVER or (bool(longest) and found.interval == longest[0] and len(set(asked)) > 2)
+
+
+def _undecided(record: StudyRecord, found: Recommendation) -> bool:
+    """The reference was kept for want of evidence, though no gain of fresh weights is shown either."""
+    return _is_reference(found) and finding(record.full_minus_state_fresh) != "gain"
+
+
+def _is_reference(found: Recommendation) -> bool:
+    gap = found.difference
+    return gap is not None and gap.mean == gap.low == gap.high == 0
 
 
 def _advice(record: StudyRecord) -> str:
@@ -101,8 +114,8 @@ def _advice(record: StudyRecord) -> str:
 def _against(record: StudyRecord, found: Recommendation, gap: Interval) -> str:
     """What it loses on the slices that it was not chosen on; `gap`: the reference less it."""
     on = f" on {found.reported_on} slices that it was not chosen on" if found.reported_on else ""
-    if gap.mean == gap.low == gap.high == 0:
-        return f"is itself {found.reference}, and no other was shown to be as good"
+    if _is_reference(found):
+        return f"is itself {found.reference}, no other was shown to be as good"
     loses = "loses" if gap.mean >= 0 else "gains"
     bounds = (gap.low, gap.high) if gap.mean >= 0 else (-gap.high, -gap.low)
     by = f"{num(abs(gap.mean), 4)} [{num(bounds[0], 4)}, {num(bounds[1], 4)}] NDCG@10"

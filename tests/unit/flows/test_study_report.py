@@ -206,6 +206,14 @@ def test_a_claim_that_failed_on_the_other_half_is_not_called_within() -> None:
     assert "not surely within the margin" in words.answer(advised(study(), "12h", holds=False))[0]
 
 
+def test_the_shortest_interval_for_want_of_evidence_is_called_that() -> None:
+    kept = advised(study(), "6h", fraction=1.0, difference=Interval(0.0, 0.0, 0.0))
+    assert words.verdict(kept) == "Retrain each 6 hours, on all of the data."
+    unsure = replace(kept, full_minus_state_fresh=around(0.001), finding="flat")
+    assert words.verdict(unsure).startswith("Too little is known to tell: retrain each 6 hours")
+    assert "is itself the shortest interval" in words.answer(unsure)[0]
+
+
 @pytest.mark.parametrize("kind", ["flat", "decay", "shift", "weekly", "growth"])
 def test_each_kind_of_effect_has_its_own_sentence(kind: str) -> None:
     sentence = words.answer(replace(study(), finding=kind))[2]
