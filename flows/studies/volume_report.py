@@ -82,6 +82,9 @@ def _said(curve: VolumeCurve, margin: float) -> str:
             f"{text}; at all of it, ten per cent more would still bring {num(curve.more_now, 4)} (margin "
             f"{num(margin)}), by the fitted law."
         )
+    rows = [p.rows for p in curve.points]
+    if curve.diminishing <= rows[0] / rows[-1] * 1.001:
+        return f"{text}; by the fitted law ten per cent more brings less than {num(margin)} at each fraction."
     at = num(100 * curve.diminishing, 0)
     return f"{text}; from {at} % on, ten per cent more brings less than the margin of {num(margin)}."
 
