@@ -75,7 +75,7 @@ def arms(
 
     `queries`: of each slice float64 [q, 3] in the order frozen, state_fresh, full, with their `clusters`
     int64 [q]: intervals are then never narrower than the queries alone make them. NaN in any arm leaves
-    the slice out.
+    the slice out. What is frozen grows older with each slice, so that a line over them is no chance.
     """
     x = np.stack([np.asarray(v, np.float64) for v in (frozen, state_fresh, full)], axis=1)
     held = np.isfinite(x).all(1)
@@ -90,7 +90,15 @@ def arms(
         no = Interval(np.nan, np.nan, np.nan)
         return Attribution(no, no, no, no, no, no, no, None, None)
     labels = None if worlds is None else np.asarray(worlds)[held]
-    draws = block_bootstrap(columns, block=block, repeats=repeats, seed=seed, worlds=labels, within=within)
+    draws = block_bootstrap(
+        columns,
+        block=block,
+        repeats=repeats,
+        seed=seed,
+        worlds=labels,
+        within=within,
+        trend=np.ones(columns.shape[1], bool),
+    )
     mean = columns.mean(0)
     found = [of_draws(mean[k], draws[:, k]) for k in range(columns.shape[1])]
     arm_frozen, arm_fresh, arm_full, weights, state, whole, excess = found

@@ -118,7 +118,7 @@ def choose(
         reference = max(policies, key=lambda p: float(p.quality[first].mean()))
         pick, why = _affordable(policies, reference, budget, first)
     gap = reference.quality - pick.quality
-    draws = resample(gap[second])[:, 0]
+    draws = resample(gap[second], trend=[pick.interval_us is None])[:, 0]
     difference = of_draws(float(gap[second].mean()), draws)
     return Recommendation(
         interval_us=pick.interval_us,
@@ -126,7 +126,9 @@ def choose(
         start=pick.start,
         why=why,
         difference=difference,
-        quality=interval(pick.quality[second], block=block, repeats=repeats, seed=seed),
+        quality=interval(
+            pick.quality[second], block=block, repeats=repeats, seed=seed, trend=pick.interval_us is None
+        ),
         cpu_s_per_day=pick.cpu_s_per_day,
         holds=pick is reference or upper_bound(draws) < margin,
         margin=margin,
@@ -174,10 +176,10 @@ def _longest(
     reference: Policy,
     margin: float,
     on: NDArray[np.int64],
-    resample: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    resample: Callable[..., NDArray[np.float64]],
 ) -> tuple[Policy, str]:
     gaps = np.stack([(reference.quality - p.quality)[on] for p in policies], axis=1)
-    draws = resample(gaps)
+    draws = resample(gaps, trend=[p.interval_us is None for p in policies])
     bound = [0.0 if p is reference else upper_bound(draws[:, k]) for k, p in enumerate(policies)]
     enough = [k for k in range(len(policies)) if bound[k] < margin]
     longest = max(_length(policies[k]) for k in enough)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flows.studies.statistics import block_bootstrap, cluster_error, of_draws
+from flows.studies.statistics import block_bootstrap, cluster_error, of_draws, shape_bootstrap
 from infra.clock import DAY_US
 from infra.errors import DataError
 from models.metrics import Interval
@@ -63,13 +63,19 @@ class AgeScores:
 
 @dataclass(frozen=True)
 class Curve:
-    """Loss by age against the youngest model, float64 [a] each; the first is 0. `draws` [repeats, a]."""
+    """Loss by age against the youngest model, float64 [a] each; the first is 0. `draws` [repeats, a].
+
+    `plain` [repeats, a], `widen` [repeats]: draws as resampled, for functions of the curve's shape
+    (`shape_bootstrap`).
+    """
 
     ages_d: NDArray[np.float64]
     loss: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     draws: NDArray[np.float64]
+    plain: NDArray[np.float64]
+    widen: NDArray[np.float64]
 
     def at(self, age_d: float) -> Interval:
         """The loss at an age between those of the ladder."""
@@ -177,19 +183,22 @@ def curve(
     mean = _nanmean(loss)
     found = [of_draws(mean[k], draws[:, k]) for k in range(loss.shape[1])]
     low, high = np.array([i.low for i in found]), np.array([i.high for i in found])
-    return Curve(scores.ages_d, mean, low, high, draws)
+    plain, widen = shape_bootstrap(loss, block=block, repeats=repeats, seed=seed, worlds=worlds)
+    return Curve(scores.ages_d, mean, low, high, draws, plain, widen)
 
 
 def half_life(found: Curve) -> HalfLife | None:
     """The half-life of a decay q(age) = c + A·2^(-age / h), A ≥ 0, fitted to the paired curve.
 
     h is searched on a grid of logarithms, A and c by least squares. The interval is that of the same fit
-    to each of the curve's draws. None where the loss does not rise with age beyond chance (the slope over
-    the logarithm of age is not above zero at 97.5 %), or where ages are fewer than three.
+    to each resampled curve, with the deviations of log h widened for few and correlated slices. None where
+    the loss does not rise with age beyond chance (the slope over the logarithm of age is not above zero at
+    97.5 %), or where ages are fewer than three.
     """
     held = np.isfinite(found.loss)
     ages, loss, draws = found.ages_d[held], found.loss[held], found.draws[:, held]
-    draws = draws[np.isfinite(draws).all(1)]
+    told = np.isfinite(draws).all(1)
+    draws, plain, widen = draws[told], found.plain[told][:, held], found.widen[told]
     if len(ages) < 3 or not len(draws):
         return None
     slope = np.log(np.maximum(ages, ages[-1] * 1e-4))
@@ -200,8 +209,9 @@ def half_life(found: Curve) -> HalfLife | None:
     best, worth = _fit(ages, loss[None], grid)
     if not worth[0] > 0:
         return None
-    drawn, _ = _fit(ages, draws, grid)
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    drawn, _ = _fit(ages, plain, grid)
+    away = np.log(drawn / best[0]) * widen
+    low, high = np.clip(best[0] * np.exp(np.quantile(away, [0.025, 0.975])), grid[0], grid[-1])
     low, high = min(low, best[0]), max(high, best[0])
     short, long = low <= grid[0] * 1.001, high >= grid[-1] * 0.999
     edge = "short and long" if short and long else "short" if short else "long" if long else ""

@@ -218,6 +218,6 @@ def _sizes(
     if np.isfinite(matched).sum() < _FEWEST:
         return None
     smallest = min(parts, key=lambda f: float(np.nanmean(np.asarray(f.rows)[:, 0])))
-    by_size = interval(scores.ndcg[:, 0] - smallest.ndcg[:, 0], seed=seed)
-    more = interval(raw - 2 * matched, seed=seed)  # what size explains, less what is left to age
-    return by_size, interval(matched, seed=seed), more.low > 0
+    by_size = interval(scores.ndcg[:, 0] - smallest.ndcg[:, 0], seed=seed, trend=True)  # rows grow with time
+    more = interval(raw - 2 * matched, seed=seed, trend=True)  # what size explains, less what is left to age
+    return by_size, interval(matched, seed=seed, trend=True), more.low > 0

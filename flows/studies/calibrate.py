@@ -1,0 +1,351 @@
+"""The calibration of the instrument: worlds with known answers, studied, and the answers compared.
+
+`python -m flows.studies.calibrate` (`make calibrate`) runs them in parallel, goes on where it was
+stopped, and writes `docs/studies/calibration.json` and the table in `docs/studies/calibration.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flows.studies.attribution import arms
+from flows.studies.calibration_runs import Measured, Setting, measured
+from flows.studies.calibration_worlds import SmallWorldConfig
+from flows.studies.policy_choice import Policy, choose, interval_name
+from flows.studies.staleness import AgeScores, curve, half_life, interval_quality
+from flows.studies.staleness_shape import shape
+from flows.studies.statistics import interval
+from infra.clock import DAY_US, HOUR_US
+from infra.files import write_atomic
+
+__all__ = ["CASES", "Case", "calibrate", "judge", "policies", "summary", "table"]
+
+MARGIN = 0.015  # NDCG@10: declared before the run, the same for all worlds
+REGRET = 0.10  # of the range between the best and the worst policy
+INTERVALS_US = (12 * HOUR_US, DAY_US, 2 * DAY_US, 4 * DAY_US, 7 * DAY_US, None)
+DELAY_US = 6 * HOUR_US
+_MARKS = ("<!-- calibration: begin -->", "<!-- calibration: end -->")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kind of world: how it is studied, what has to come out, in how many of twenty."""
+
+    name: str
+    setting: Setting
+    expected: str
+    right: Callable[[Mapping[str, Any]], bool]
+    least: int
+
+
+def _values(half_life_d: float) -> Setting:
+    return Setting(SmallWorldConfig(value_half_life_d=half_life_d))
+
+
+def _half_life(h: float) -> Case:
+    expected = f"values revert with {h:g} d: the half-life's interval covers that of the true curve"
+    return Case(f"half-life {h:g} d", _values(h), expected, lambda r: bool(r["covers"]), 17)
+
+
+def _regret(h: float) -> Case:
+    expected = f"the same worlds: regret at most {REGRET:.0%} of the range".replace("%", " %")
+    return Case(f"regret, {h:g} d", _values(h), expected, lambda r: r["regret"] <= REGRET, 17)
+
+
+_STATE = Setting(SmallWorldConfig(taste_half_life_d=3.0, churn=0.02))
+_GROWTH = SmallWorldConfig(days=28, burn_in_d=12, slices=8, requests_a_day=300)
+
+CASES: tuple[Case, ...] = (
+    Case(
+        "null",
+        Setting(SmallWorldConfig()),
+        "no drift: the longest interval is recommended",
+        lambda r: r["interval"] == "never",
+        18,
+    ),
+    _half_life(2.0),
+    _half_life(5.0),
+    _half_life(15.0),
+    _regret(2.0),
+    _regret(5.0),
+    _regret(15.0),
+    Case(
+        "values only",
+        _values(5.0),
+        "drift in what all value (5 d): the gain is in the weights",
+        lambda r: r["source"] == "weights",
+        18,
+    ),
+    Case(
+        "tastes and churn only",
+        _STATE,
+        "drift in single users' tastes (3 d) and 2 % churn a day: the gain is in the state",
+        lambda r: r["source"] == "state",
+        18,
+    ),
+    Case("smooth decay", _values(5.0), "told as decay", lambda r: r["kind"] == "decay", 17),
+    Case(
+        "abrupt shift",
+        Setting(SmallWorldConfig(shift_d=32.0)),
+        "values jump in mid-horizon: told as a shift",
+        lambda r: r["kind"] == "shift",
+        17,
+    ),
+    Case(
+        "weekly recurrence",
+        Setting(SmallWorldConfig(weekly=0.5)),
+        "values swing with seven days: told as weekly",
+        lambda r: r["kind"] == "weekly",
+        17,
+    ),
+    Case(
+        "growth without drift",
+        Setting(_GROWTH, None, (0.5, 0.75, 1.0)),
+        "all data since the start, no drift: told as growth",
+        lambda r: r["kind"] == "growth",
+        17,
+    ),
+    Case("no drift", Setting(SmallWorldConfig()), "told as flat", lambda r: r["kind"] == "flat", 17),
+    Case(
+        "shuffled clicks",
+        Setting(SmallWorldConfig(value_half_life_d=5.0, shuffled=True)),
+        "full equals state-fresh at every age",
+        lambda r: bool(r["nothing_learned"]),
+        20,
+    ),
+)
+
+
+def policies(scores: AgeScores) -> list[Policy]:
+    """What each interval is worth on each slice of a world."""
+    found = [
+        Policy(
+            us,
+            1.0,
+            interval_quality(scores.ages_us, scores.ndcg, interval_us=us, delay_us=DELAY_US),
+            scores.cpu_s * DAY_US / us,
+        )
+        for us in INTERVALS_US
+        if us is not None
+    ]
+    return [*found, Policy(None, 1.0, scores.never, 0.0)]
+
+
+def judge(found: Measured, *, seed: int = 0) -> dict[str, Any]:
+    """All that the instrument says of a world, and what is true of it, as JSON."""
+    scores = found.scores
+    ageing = curve(scores, seed=seed)
+    kind = shape(scores, fractions=found.parts[:-1], found=ageing, seed=seed)
+    gain = arms(
+        found.frozen,
+        scores.never,
+        scores.ndcg[:, 0],
+        queries=found.arms,
+        clusters=scores.clusters,
+        seed=seed,
+    )
+    half = half_life(ageing)
+    by_age = [
+        interval(scores.ndcg[:, a] - scores.never, seed=seed, trend=True) for a in range(len(scores.ages_us))
+    ]
+    told: dict[str, Any] = {
+        "kind": kind.kind,
+        "source": gain.source,
+        "weights": gain.weights.as_dict(),
+        "state": gain.state.as_dict(),
+        "half_life_d": None if half is None else half.as_dict(),
+        "loss": ageing.loss.tolist(),
+        "nothing_learned": all(i.low < 1e-12 and i.high > -1e-12 for i in by_age),
+        "trainings": found.trainings,
+        "cpu_s": round(found.cpu_s, 2),
+    }
+    options = policies(scores)
+    if all(np.isfinite(p.quality).all() for p in options):
+        chosen = choose(options, margin=MARGIN, seed=seed)
+        told |= {"interval": interval_name(chosen.interval_us), "holds": chosen.holds, "why": chosen.why}
+        if found.truth is not None:
+            told |= _truth(found.truth, chosen.interval_us)
+            true_h = told["true_half_life_d"]
+            told["covers"] = (half is None) == (true_h is None) and (
+                half is None or half.low <= true_h <= half.high
+            )
+    return told
+
+
+def _truth(truth: AgeScores, interval_us: int | None) -> dict[str, Any]:
+    """The true curve's half-life by the same fit, and the regret of a choice as a share of the range."""
+    half = half_life(curve(truth))
+    worth = {p.interval_us: float(p.quality.mean()) for p in policies(truth)}
+    best, worst = max(worth.values()), min(worth.values())
+    span = best - worst
+    return {
+        "true_half_life_d": None if half is None else half.mean,
+        "true_loss": curve(truth).loss.tolist(),
+        "regret": (best - worth[interval_us]) / span if span > 1e-9 else 0.0,
+        "range": span,
+    }
+
+
+def _run(setting: Setting, folder: Path, seed: int) -> dict[str, Any]:
+    world = replace(setting, world=replace(setting.world, seed=seed))
+    return judge(measured(world, folder), seed=seed) | {"seed": seed}
+
+
+def calibrate(
+    folder: Path,
+    *,
+    worlds: int = 20,
+    workers: int = 2,
+    niceness: int = 19,
+    cases: Iterable[Case] = CASES,
+    seconds: float | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Run the cases: `worlds` each, seeds from 1000 on. Finished worlds stay in `folder`.
+
+    `seconds`: no new world is begun after that; the table says how many there are.
+    """
+    cases = tuple(cases)
+    settings = list(dict.fromkeys(c.setting for c in cases))
+    jobs = [(s, 1000 + k) for k in range(worlds) for s in settings]
+    began = time.monotonic()
+    found: dict[Setting, list[dict[str, Any]]] = {s: [] for s in settings}
+    with ProcessPoolExecutor(workers, initializer=_nice, initargs=(niceness,)) as pool:
+        pending = {pool.submit(_run, s, folder, seed): s for s, seed in jobs}
+        done = 0
+        for future in as_completed(pending):
+            if future.cancelled():
+                continue
+            found[pending[future]].append(future.result())
+            done += 1
+            spent = time.monotonic() - began
+            say(f"{done} of {len(jobs)} worlds, {spent:.0f} s")
+            if seconds is not None and spent > seconds:
+                for other in pending:
+                    other.cancel()
+    return summary(cases, {s: sorted(r, key=lambda x: int(x["seed"])) for s, r in found.items()})
+
+
+def summary(cases: Sequence[Case], found: Mapping[Setting, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """The document: of each case how many worlds came out as expected, and all that was found."""
+    rows = []
+    for case in cases:
+        results = found[case.setting]
+        right = [bool(case.right(r)) for r in results]
+        need = -(-case.least * len(right) // 20)
+        rows.append(
+            {
+                "case": case.name,
+                "expected": case.expected,
+                "worlds": len(right),
+                "right": sum(right),
+                "needed": need,
+                "passed": bool(right) and sum(right) >= need,
+                "wrong_seeds": [r["seed"] for r, ok in zip(results, right, strict=True) if not ok],
+                "note": _note(case, results),
+            }
+        )
+    worlds = [
+        {"setting": repr(setting), "results": [dict(r) for r in results]}
+        for setting, results in found.items()
+    ]
+    return {"margin": MARGIN, "regret_limit": REGRET, "cases": rows, "worlds": worlds}
+
+
+def _note(case: Case, results: Sequence[Mapping[str, Any]]) -> str:
+    if not results:
+        return ""
+    if case.name.startswith("half-life"):
+        told = [r["half_life_d"] for r in results if r["half_life_d"] is not None]
+        if not told:
+            return "none was found"
+        ratio = [t["high"] / t["low"] for t in told]
+        edge = sum(t["edge"] != "" for t in told)
+        own = np.median([t["mean"] for t in told])
+        true = np.median([r["true_half_life_d"] for r in results if r["true_half_life_d"] is not None])
+        return (
+            f"median {own:.1f} d, of the true curves {true:.1f} d; upper over lower bound "
+            f"{np.median(ratio):.1f} (median); {edge} at the edge of what the ages tell"
+        )
+    if case.name.startswith("regret"):
+        regret = np.array([r["regret"] for r in results])
+        picks = sorted({str(r["interval"]) for r in results})
+        return f"median {np.median(regret):.1%}, largest {regret.max():.1%}; {', '.join(picks)}".replace(
+            "%", " %"
+        )
+    if case.name in ("values only", "tastes and churn only", "shuffled clicks"):
+        weights = np.median([r["weights"]["mean"] for r in results])
+        state = np.median([r["state"]["mean"] for r in results])
+        return f"full − state_fresh {weights:+.3f}, state_fresh − frozen {state:+.3f} (medians)"
+    key = "interval" if case.name == "null" else "kind"
+    told_as = [str(r[key]) for r in results]
+    return ", ".join(f"{told_as.count(k)} {k}" for k in sorted(set(told_as)))
+
+
+def table(document: Mapping[str, Any]) -> str:
+    """The document's cases as a Markdown table."""
+    lines = ["| case | expected | right | needed | | what was found |", "|---|---|---|---|---|---|"]
+    for row in document["cases"]:
+        verdict = "holds" if row["passed"] else "fails"
+        lines.append(
+            f"| {row['case']} | {row['expected']} | {row['right']} of {row['worlds']} | {row['needed']} "
+            f"| {verdict} | {row['note']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _nice(niceness: int) -> None:
+    os.nice(max(0, niceness - os.nice(0)))
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _write(document: Mapping[str, Any], docs: Path) -> None:
+    write_atomic(docs / "calibration.json", (json.dumps(document, indent=1) + "\n").encode())
+    page = docs / "calibration.md"
+    begin, end = _MARKS
+    head, rest = page.read_text().split(begin, 1)
+    tail = rest.split(end, 1)[1]
+    write_atomic(page, f"{head}{begin}\n{table(document)}{end}{tail}".encode())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`make calibrate`: 3 where a case fails."""
+    parser = argparse.ArgumentParser(prog="calibrate", description=__doc__)
+    parser.add_argument("--worlds", type=int, default=20, help="of each case")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--niceness", type=int, default=19)
+    parser.add_argument("--minutes", type=float, default=None, help="begin no world after that")
+    parser.add_argument("--folder", type=Path, default=Path("var/calibration"), help="finished worlds")
+    parser.add_argument("--docs", type=Path, default=Path("docs/studies"))
+    given = parser.parse_args(argv)
+    document = calibrate(
+        given.folder,
+        worlds=given.worlds,
+        workers=given.workers,
+        niceness=given.niceness,
+        seconds=None if given.minutes is None else given.minutes * 60,
+        say=lambda line: _say(f"\r{line}", sys.stderr.isatty()),
+    )
+    _write(document, given.docs)
+    sys.stdout.write(table(document))
+    return 0 if all(row["passed"] for row in document["cases"]) else 3
+
+
+def _say(line: str, terminal: bool) -> None:
+    sys.stderr.write(line if terminal else line.strip() + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
