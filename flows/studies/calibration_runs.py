@@ -30,7 +30,7 @@ __all__ = ["AGES_US", "Measured", "Setting", "measured", "trained"]
 
 AGES_US = np.array([6 * HOUR_US, 12 * HOUR_US, DAY_US, 2 * DAY_US, 4 * DAY_US, 7 * DAY_US, 14 * DAY_US])
 _CONFIG = RankerConfig(max_trees=40, learning_rate=0.2)  # fewer trees than the service: worlds are small
-_VERSION = 1  # raise when what is kept has another meaning
+_VERSION = 2  # raise when what is kept has another meaning
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,8 @@ class _Maker:
         asked = config.days * config.requests_a_day
         at_us = np.sort(rng.integers(0, config.days * DAY_US, asked))
         step = at_us // _STEP_US
-        at_us = step * _STEP_US + (at_us - step * _STEP_US) * (_STEP_US - _LABEL_US) // _STEP_US
+        within = (at_us - step * _STEP_US) / _STEP_US * (_STEP_US - _LABEL_US)  # labels are known in the step
+        at_us = step * _STEP_US + within.astype(np.int64)
         user = rng.integers(0, _USERS, asked)
         counts = np.bincount(step, minlength=self.steps)
         item = np.concatenate(
