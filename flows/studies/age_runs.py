@@ -22,6 +22,7 @@ from flows.studies.panel import Panel
 from flows.studies.staleness import AgeScores, interval_quality, over_seeds
 from flows.studies.workers import run_cells
 from infra.clock import DAY_US
+from infra.errors import DataError
 
 __all__ = ["AgeRun", "joined"]
 
@@ -39,6 +40,7 @@ class AgeRun:
     found: dict[Cell, Scores]
     lines: dict[Line, AgeScores]
     reused: int
+    store: Path
 
     @classmethod
     def of(
@@ -99,7 +101,7 @@ class AgeRun:
             panel=panel,
         )
         lines = collect(panel, ladder, found)
-        return cls(panel, folder, learner, ask, tuple(seeds), ladder, found, lines, reused)
+        return cls(panel, folder, learner, ask, tuple(seeds), ladder, found, lines, reused, store)
 
     @property
     def clusters(self) -> list[NDArray[np.int64]]:
@@ -133,6 +135,38 @@ class AgeRun:
             interval_quality(scores.ages_us, q, interval_us=interval_us, delay_us=delay_us)
             for q in scores.queries
         ]
+
+    def candidates(
+        self, interval_us: int | None, fraction: float, *, delay_us: int
+    ) -> list[NDArray[np.float64]]:
+        """Scores of each slice's candidates by one model of the policy: float64 [n] a slice.
+
+        Exactly: the one that is live. By age: the one whose age is nearest to the policy's mean age.
+        """
+        store, found = CellStore(self.store), []
+        for k in range(len(self.panel.slices)):
+            cell = self._model_at(k, interval_us, fraction, delay_us)
+            model = store.model(cell_key(self.panel, self.learner, cell))
+            if model is None:
+                raise DataError(f"the model of {cell} is gone from {self.store}; run the study again")
+            found.append(self.learner.candidates(self.panel, model, k))
+        return found
+
+    def _model_at(self, k: int, interval_us: int | None, fraction: float, delay_us: int) -> Cell:
+        seed = self.seeds[0]
+        if interval_us is None:
+            return Cell(self.learner.name, self.panel.horizon_us, fraction, self._window_us, seed=seed)
+        if self.ask.exact:
+            cells = exact.cells_of(self._policy(interval_us, fraction, seed), self.panel)
+            times = np.array([c.trained_us for c in cells])
+            return cells[exact.live(times, self.panel.slices[k].start_us, delay_us=delay_us)]
+        warm = self.ask.start == "warm"
+        line = Line(fraction, self.ask.start, interval_us if warm else None, seed)
+        there = [a for (of, s, a) in self.ladder.cells if of == line and s == k]
+        mean_us = delay_us + interval_us / 2
+        if not there:
+            return self._model_at(k, None, fraction, delay_us)
+        return self.ladder.cells[line, k, min(there, key=lambda a: abs(self.ladder.ages_us[a] - mean_us))]
 
     def training_cpu_s(self, interval_us: int | None, fraction: float) -> float:
         """Mean CPU-seconds of one training of that policy."""

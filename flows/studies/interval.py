@@ -38,6 +38,7 @@ from flows.studies.sources import LOADERS, open_panel, publish_delay
 from flows.studies.staleness import curve, half_life
 from flows.studies.staleness_shape import shape
 from flows.studies.statistics import cluster_error, interval
+from flows.studies.trec import write_trec
 from flows.studies.words import question
 from infra.clock import DAY_US
 from infra.machine import describe_machine, source_commit
@@ -116,7 +117,9 @@ def study_interval(
     results = _results(told, runs, ask)
     curves, heats, kinds = _curves(runs, ask)
     costs = [r.costs(ask) for found in runs.values() for r in found]
-    half = curves[0].half_life_d
+    if ask.dump is not None:
+        progress("writing TREC files")
+        _dump(ask.dump, main, first, delay_us)
     return StudyRecord(
         question=question(ask.component),
         source=ask.source,
@@ -126,7 +129,7 @@ def study_interval(
         full_minus_state_fresh=attribution.weights,
         state_fresh_minus_frozen=attribution.state,
         weights_share=attribution.weights_share,
-        half_life_d=half,
+        half_life_d=curves[0].half_life_d,
         cells=sum(len(r.found) for found in runs.values() for r in found),
         cells_reused=sum(r.reused for found in runs.values() for r in found),
         train_cpu_s=sum(c.train_cpu_s for c in costs),
@@ -233,6 +236,7 @@ def _results(
                     else _spans(t, still, runs[component], ask.seed),
                     minus_shortest=None if t is shortest else _spans(t, shortest, runs[component], ask.seed),
                     on_front=i in front,
+                    by_slice=t.by_slice,
                 )
             )
     return tuple(found)
@@ -262,6 +266,8 @@ def _advice(told: Sequence[_Told], ask: IntervalAsk) -> Recommendation:
         difference=found.difference,
         chosen_on=len(found.chosen_on),
         reported_on=len(found.reported_on),
+        reference="the shortest interval" if ask.budget_cpu_s is None else "the best policy",
+        holds=found.holds,
     )
 
 
@@ -285,6 +291,7 @@ def _curves(
                 low=-found.high,
                 high=-found.low,
                 half_life_d=None if half is None else Interval(half.mean, half.low, half.high),
+                edge="" if half is None else half.edge,
                 fraction=max(ask.fractions),
                 start=ask.start,
             )
@@ -293,6 +300,17 @@ def _curves(
         days = (np.array([s.start_us for s in one.panel.slices]) - one.panel.horizon_us) / DAY_US
         heats.append(Heat(component, days, scores.ages_d, scores.ndcg[: len(days)]))
     return tuple(curves), tuple(heats), tuple(kinds)
+
+
+def _dump(dump: Path, runs: Sequence[AgeRun], told: Sequence[_Told], delay_us: int) -> None:
+    slices = [part for r in runs for part in r.panel.slices]
+    scores = {
+        f"{t.component} {t.name} {t.fraction:g}": [
+            one for r in runs for one in r.candidates(t.interval_us, t.fraction, delay_us=delay_us)
+        ]
+        for t in told
+    }
+    write_trec(dump, slices, scores)
 
 
 def _findings(

@@ -57,3 +57,7 @@ class Learner(Protocol):
     def score(self, panel: Panel, model: bytes, at: int, *, frozen: bool = False) -> NDArray[np.float64]:
         """NDCG@10 of each query of slice `at`: float64 [g]; `frozen`: by the state of the horizon's start."""
         ...
+
+    def candidates(self, panel: Panel, model: bytes, at: int, *, frozen: bool = False) -> NDArray[np.float64]:
+        """The score of each candidate of slice `at`: float64 [n]."""
+        ...

@@ -117,7 +117,11 @@ class RankerLearner:
         return Fitted(model, cpu_s, int(rows.groups.sum()), metrics)
 
     def score(self, panel: Panel, model: bytes, at: int, *, frozen: bool = False) -> NDArray[np.float64]:
-        """NDCG@10 of each query of slice `at`: float64 [g].
+        """NDCG@10 of each query of slice `at`: float64 [g]; `frozen`: by the state of the horizon's start."""
+        return panel.slices[at].ndcg(self.candidates(panel, model, at, frozen=frozen))
+
+    def candidates(self, panel: Panel, model: bytes, at: int, *, frozen: bool = False) -> NDArray[np.float64]:
+        """The score of each candidate of slice `at`: float64 [n].
 
         `frozen`: by the state of the horizon's start; items that it does not know come last.
         """
@@ -135,7 +139,7 @@ class RankerLearner:
             )
         if frozen:
             scores = np.where(part.known, scores, -np.inf)
-        return part.ndcg(scores)
+        return scores
 
     def _before(self, parent: bytes | None) -> Trees | None:
         if parent is None:

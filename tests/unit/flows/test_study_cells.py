@@ -50,6 +50,9 @@ class Counting:
         self.scores[model, at, frozen] += 1
         return self._own.score(panel, model, at, frozen=frozen)
 
+    def candidates(self, panel: Panel, model: bytes, at: int, *, frozen: bool = False) -> NDArray[np.float64]:
+        return self._own.candidates(panel, model, at, frozen=frozen)
+
 
 @pytest.fixture(scope="module")
 def panel() -> Panel:
