@@ -13,15 +13,15 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flows.studies.attribution import arms
+from flows.studies.calibration_cases import CASES, REGRET, Case
 from flows.studies.calibration_runs import Measured, Setting, measured
-from flows.studies.calibration_worlds import SmallWorldConfig
 from flows.studies.policy_choice import Policy, choose, interval_name
 from flows.studies.staleness import AgeScores, curve, half_life, interval_quality
 from flows.studies.staleness_shape import shape
@@ -29,102 +29,12 @@ from flows.studies.statistics import interval
 from infra.clock import DAY_US, HOUR_US
 from infra.files import write_atomic
 
-__all__ = ["CASES", "Case", "calibrate", "judge", "policies", "summary", "table"]
+__all__ = ["calibrate", "judge", "policies", "summary", "table"]
 
 MARGIN = 0.015  # NDCG@10: declared before the run, the same for all worlds
-REGRET = 0.10  # of the range between the best and the worst policy
 INTERVALS_US = (12 * HOUR_US, DAY_US, 2 * DAY_US, 4 * DAY_US, 7 * DAY_US, None)
 DELAY_US = 6 * HOUR_US
 _MARKS = ("<!-- calibration: begin -->", "<!-- calibration: end -->")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A kind of world: how it is studied, what has to come out, in how many of twenty."""
-
-    name: str
-    setting: Setting
-    expected: str
-    right: Callable[[Mapping[str, Any]], bool]
-    least: int
-
-
-def _values(half_life_d: float) -> Setting:
-    return Setting(SmallWorldConfig(value_half_life_d=half_life_d))
-
-
-def _half_life(h: float) -> Case:
-    expected = f"values revert with {h:g} d: the half-life's interval covers that of the true curve"
-    return Case(f"half-life {h:g} d", _values(h), expected, lambda r: bool(r["covers"]), 17)
-
-
-def _regret(h: float) -> Case:
-    expected = f"the same worlds: regret at most {REGRET:.0%} of the range".replace("%", " %")
-    return Case(f"regret, {h:g} d", _values(h), expected, lambda r: r["regret"] <= REGRET, 17)
-
-
-_STATE = Setting(SmallWorldConfig(taste_half_life_d=3.0, churn=0.02))
-_GROWTH = SmallWorldConfig(days=28, burn_in_d=12, slices=8, requests_a_day=300)
-
-CASES: tuple[Case, ...] = (
-    Case(
-        "null",
-        Setting(SmallWorldConfig()),
-        "no drift: the longest interval is recommended",
-        lambda r: r["interval"] == "never",
-        18,
-    ),
-    _half_life(2.0),
-    _half_life(5.0),
-    _half_life(15.0),
-    _regret(2.0),
-    _regret(5.0),
-    _regret(15.0),
-    Case(
-        "values only",
-        _values(5.0),
-        "drift in what all value (5 d): the gain is in the weights",
-        lambda r: r["source"] == "weights",
-        18,
-    ),
-    Case(
-        "tastes and churn only",
-        _STATE,
-        "drift in single users' tastes (3 d) and 2 % churn a day: the gain is in the state",
-        lambda r: r["source"] == "state",
-        18,
-    ),
-    Case("smooth decay", _values(5.0), "told as decay", lambda r: r["kind"] == "decay", 17),
-    Case(
-        "abrupt shift",
-        Setting(SmallWorldConfig(shift_d=32.0)),
-        "values jump in mid-horizon: told as a shift",
-        lambda r: r["kind"] == "shift",
-        17,
-    ),
-    Case(
-        "weekly recurrence",
-        Setting(SmallWorldConfig(weekly=0.5)),
-        "values swing with seven days: told as weekly",
-        lambda r: r["kind"] == "weekly",
-        17,
-    ),
-    Case(
-        "growth without drift",
-        Setting(_GROWTH, None, (0.5, 0.75, 1.0)),
-        "all data since the start, no drift: told as growth",
-        lambda r: r["kind"] == "growth",
-        17,
-    ),
-    Case("no drift", Setting(SmallWorldConfig()), "told as flat", lambda r: r["kind"] == "flat", 17),
-    Case(
-        "shuffled clicks",
-        Setting(SmallWorldConfig(value_half_life_d=5.0, shuffled=True)),
-        "full equals state-fresh at every age",
-        lambda r: bool(r["nothing_learned"]),
-        20,
-    ),
-)
 
 
 def policies(scores: AgeScores) -> list[Policy]:
@@ -218,7 +128,8 @@ def calibrate(
     """
     cases = tuple(cases)
     settings = list(dict.fromkeys(c.setting for c in cases))
-    jobs = [(s, 1000 + k) for k in range(worlds) for s in settings]
+    most = {c.setting: c.most or worlds for c in cases}
+    jobs = [(s, 1000 + k) for k in range(worlds) for s in settings if k < most[s]]
     began = time.monotonic()
     found: dict[Setting, list[dict[str, Any]]] = {s: [] for s in settings}
     with ProcessPoolExecutor(workers, initializer=_nice, initargs=(niceness,)) as pool:
@@ -284,7 +195,7 @@ def _note(case: Case, results: Sequence[Mapping[str, Any]]) -> str:
         return f"median {np.median(regret):.1%}, largest {regret.max():.1%}; {', '.join(picks)}".replace(
             "%", " %"
         )
-    if case.name in ("values only", "tastes and churn only", "shuffled clicks"):
+    if case.name in ("values only", "tastes and churn only", "shuffled clicks") or case.most:
         weights = np.median([r["weights"]["mean"] for r in results])
         state = np.median([r["state"]["mean"] for r in results])
         return f"full − state_fresh {weights:+.3f}, state_fresh − frozen {state:+.3f} (medians)"

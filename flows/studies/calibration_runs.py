@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.studies.calibration_shops import ShopConfig, shop_panel
 from flows.studies.calibration_worlds import SmallWorldConfig, small_world, true_scores
 from flows.studies.cells import Cell, Scores
 from flows.studies.ladder import Ladder, by_age, collect
@@ -35,9 +36,12 @@ _VERSION = 2  # raise when what is kept has another meaning
 
 @dataclass(frozen=True)
 class Setting:
-    """A world and how it is studied. `window_d` None: all there was; `fractions`: the whole is the last."""
+    """A small world, or a shop of the real simulator, and how it is studied.
 
-    world: SmallWorldConfig
+    `window_d` None: all there was; `fractions`: the whole is the last.
+    """
+
+    world: SmallWorldConfig | ShopConfig
     window_d: float | None = 2.0
     fractions: tuple[float, ...] = (1.0,)
 
@@ -104,8 +108,9 @@ def trained(panel: Panel, learner: Learner, ladder: Ladder) -> dict[Cell, Scores
 
 def _measure(setting: Setting, learner: Learner) -> Measured:
     began = time.process_time()
-    world = small_world(setting.world)
-    panel = world.panel
+    config = setting.world
+    world = None if isinstance(config, ShopConfig) else small_world(config)
+    panel = shop_panel(config) if isinstance(config, ShopConfig) else small_world(config).panel
     ladder = by_age(
         panel,
         component=learner.name,
@@ -124,7 +129,7 @@ def _measure(setting: Setting, learner: Learner) -> Measured:
         for k in range(len(panel.slices))
     )
     truth = None
-    if setting.window_us is not None and (ladder.true_us >= 0).all():
+    if world is not None and setting.window_us is not None and (ladder.true_us >= 0).all():
         truth = true_scores(world, scores.ages_us, ladder.true_us, window_us=setting.window_us)
     return Measured(
         tuple(by_line[line] for line in lines),

@@ -210,7 +210,7 @@ def _sizes(
         older = np.isfinite(scores.ndcg[s]) & (np.arange(len(rows)) > 0)
         if len(order) < 2:
             continue
-        older &= (rows >= young_rows[s, order[0]]) & (rows < young_rows[s, order[-1]])
+        older &= (rows >= young_rows[s, order[0]]) & (rows < _SAME_ROWS * young_rows[s, order[-1]])
         if older.any():
             equal = np.interp(np.log(rows[older]), np.log(young_rows[s, order]), young[s, order])
             matched[s] = float(np.mean(equal - scores.ndcg[s, older]))

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.studies.calibrate import CASES, calibrate, judge, summary, table
+from flows.studies.calibrate import calibrate, judge, summary, table
+from flows.studies.calibration_cases import CASES
 from flows.studies.calibration_runs import Measured, Setting, measured
 from flows.studies.calibration_worlds import SmallWorldConfig, small_world
 from infra.clock import DAY_US
