@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from data.schema import NONE_ID
 from data.state import State
 from flows.inputs import LABEL_DELAY_US, all_vectors, group_keys
-from flows.studies.scorers import of_scorers
 from infra.errors import DataError
 from models.release import Release
 from models.training_rows import LABELS, Requests, TrainingRows, requests_between, training_rows
@@ -61,25 +60,24 @@ class Labelled:
         )  # fmt: skip
 
 
-def labelled_rows(events: pa.Table, release: Release, state: State, *, until_us: int) -> Labelled:
-    """All clicked requests whose labels were known by `until_us`, less those of the scorers' sessions.
+def labelled_rows(
+    events: pa.Table, release: Release, state: State, *, since_us: int, until_us: int
+) -> Labelled:
+    """All clicked requests known from `since_us` on whose labels were known before `until_us`.
 
     `events`: canonical, from the first; `state`: as of the last, for the items' vectors. A reaction
     later than LABEL_DELAY_US after the impressions is no label. Raises DataError where nothing was clicked.
     """
-    requests = requests_between(events, since_us=0, until_us=until_us - LABEL_DELAY_US)
+    requests = requests_between(events, since_us=since_us, until_us=until_us - LABEL_DELAY_US)
     if not len(requests):
-        raise DataError("no impression in the log: no ranker can learn from it; expected what was shown")
+        raise DataError("nothing was shown after the scorers' part of the log: no ranker can learn from it")
     heads = requests.rows[requests.starts[:-1]]
     label_us = events["known_time"].to_numpy()[heads] + LABEL_DELAY_US
     sessions = group_keys(events, heads)
     labels = grades_known(events, requests, label_us)
-    keep = (np.maximum.reduceat(labels, requests.starts[:-1]) > 0) & ~of_scorers(sessions)
+    keep = np.maximum.reduceat(labels, requests.starts[:-1]) > 0
     if not keep.any():
-        raise DataError(
-            f"no click within half an hour of any of {len(requests):,} requests of sessions that a ranker "
-            "may learn from; expected some"
-        )
+        raise DataError(f"no click within half an hour of any of {len(requests):,} requests; expected some")
     labels = labels[np.repeat(keep, np.diff(requests.starts))]
     requests, sessions, label_us = requests.take(keep), sessions[keep], label_us[keep]
     rows = training_rows(

@@ -24,7 +24,7 @@ from flows.inputs import COLUMNS
 from flows.studies.labelled import Labelled, labelled_rows
 from flows.studies.panel import DEPTH, Panel, Slice
 from flows.studies.pools import Still
-from flows.studies.scorers import Progress, burn_in_release, state_at
+from flows.studies.scorers import Progress, burn_in_release, state_at, taught_until
 from flows.studies.source_key import panel_key
 from flows.studies.stretches import Stretch, stretches
 from flows.studies.texts import with_texts
@@ -38,7 +38,7 @@ from models.metrics import grouped_dcg
 
 __all__ = ["BURN_IN", "HELD_SHARE", "LEAST_DAYS", "has_impressions", "log_key", "log_panel"]
 
-HELD_SHARE = 0.25  # of the sessions that the scorers do not learn from: asked, never trained on
+HELD_SHARE = 0.2  # of the sessions: asked, never trained on
 BURN_IN = 0.4  # of a log, where nobody says how much
 LEAST_DAYS = 2.0
 _SIMILAR, _IMAGE = SURFACES.index("similar"), SURFACES.index("image")
@@ -89,13 +89,19 @@ def log_panel(
     known = int(np.searchsorted(batch.known_us, end_us, side="left"))
     events = events.slice(0, known)  # nothing later than the horizon is ever seen
     batch = Batch(events)
+    taught_us = taught_until(first_us, horizon_us)
     with burn_in_release(
-        events, state_at(batch, horizon_us), horizon_us=horizon_us, seed=settings.seed, progress=progress
+        events,
+        batch,
+        taught_us=taught_us,
+        horizon_us=horizon_us,
+        seed=settings.seed,
+        progress=progress,
     ) as release:
         progress("labelled rows")
         last = State()
         last.fold(batch, 0, len(batch.kind))
-        labelled = labelled_rows(events, release, last, until_us=end_us)
+        labelled = labelled_rows(events, release, last, since_us=taught_us, until_us=end_us)
         if np.isnan(labelled.rows.features).all(axis=1).any():
             raise DataError(f"the log of {settings.layout.root} shows items that it never describes")
         asked = in_fraction(labelled.rows.session_ids, HELD_SHARE, salt="study")
@@ -128,7 +134,8 @@ def log_panel(
         "events": events.num_rows,
         "requests": len(taught.rows.groups),
         "rows": len(taught.rows.labels),
-        "rows_per_day": len(taught.rows.labels) / ((end_us - first_us) / DAY_US),
+        "rows_per_day": len(taught.rows.labels) / ((end_us - taught_us) / DAY_US),
+        "scorers_learned_d": (taught_us - first_us) / DAY_US,
         "queries": sum(len(s.groups) for s in found),
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -140,7 +147,7 @@ def log_panel(
         rows=taught.rows,
         label_us=taught.label_us,
         slices=tuple(found),
-        first_us=first_us,
+        first_us=taught_us,
         horizon_us=horizon_us,
         end_us=end_us,
         resolution_us=resolution(acts),

@@ -26,7 +26,9 @@ from models.release import Release
 
 __all__ = ["POOL", "Moments", "Pool", "Still"]
 
-POOL = 120  # candidates of a query, by fused order; docs/studies say what fewer and more would change
+# Candidates of a query, by fused order. On the default world a young ranker beats that of the horizon's
+# start by 0.057 of NDCG@10 in a pool of 60, by 0.071 in one of 120, by 0.078 in one of 200.
+POOL = 120
 _NO_CODES: NDArray[np.int32] = np.empty(0, np.int32)
 
 

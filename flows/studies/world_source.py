@@ -26,7 +26,7 @@ from flows.inputs import COLUMNS
 from flows.studies.labelled import labelled_rows
 from flows.studies.panel import DEPTH, Panel, Slice
 from flows.studies.pools import POOL, Moments, Pool
-from flows.studies.scorers import Progress, burn_in_release, state_at
+from flows.studies.scorers import SCORERS_PART, Progress, burn_in_release, taught_until
 from flows.studies.source_key import panel_key
 from flows.studies.stretches import Stretch, stretches
 from flows.studies.texts import with_texts
@@ -67,13 +67,15 @@ def world_panel(
 ) -> Panel:
     """The panel of a world whose `config.days` are burn-in and horizon.
 
-    The scorers are trained once, on the burn-in. `window_d`: the longest that trainings will ask for.
-    Raises ConfigError where the burn-in is shorter than that, or leaves no day of horizon.
+    The scorers are trained once; rows begin where what they learned from ends, which is the panel's
+    `first_us`. `window_d`: the longest that trainings will ask for. Raises ConfigError where the rest of
+    the burn-in is shorter than that, or leaves no day of horizon.
     """
-    if not 0 < window_d <= burn_in_d:
+    most_d = (1 - SCORERS_PART) * burn_in_d
+    if not 0 < window_d <= most_d:
         raise ConfigError(
-            f"a window of {window_d:g} days and a burn-in of {burn_in_d:g}; expected a window above 0 that "
-            "the burn-in covers"
+            f"a window of {window_d:g} days, a burn-in of {burn_in_d:g} whose first {burn_in_d - most_d:g} "
+            f"teach the scorers; expected a window above 0 and at most {most_d:g}"
         )
     if config.days - burn_in_d < 1:
         raise ConfigError(
@@ -85,9 +87,14 @@ def world_panel(
     batch = Batch(events)
     horizon_us = START_US + int(burn_in_d * DAY_US)
     end_us = START_US + config.days * DAY_US
-    first = state_at(batch, horizon_us)
+    taught_us = taught_until(START_US, horizon_us)
     with burn_in_release(
-        events, first, horizon_us=horizon_us, seed=settings.seed, progress=progress
+        events,
+        batch,
+        taught_us=taught_us,
+        horizon_us=horizon_us,
+        seed=settings.seed,
+        progress=progress,
     ) as release:
         asked = _Asked.of(world, horizon_us, end_us)
         places = stretches(
@@ -107,7 +114,7 @@ def world_panel(
         progress("labelled rows")
         last = State()
         last.fold(batch, 0, len(batch.kind))
-        labelled = labelled_rows(events, release, last, until_us=end_us)
+        labelled = labelled_rows(events, release, last, since_us=taught_us, until_us=end_us)
         about: dict[str, Any] = {
             "world": config.to_json(),
             "burn_in_d": burn_in_d,
@@ -115,7 +122,8 @@ def world_panel(
             "events": events.num_rows,
             "requests": len(labelled.rows.groups),
             "rows": len(labelled.rows.labels),
-            "rows_per_day": len(labelled.rows.labels) / config.days,
+            "rows_per_day": len(labelled.rows.labels) / ((end_us - taught_us) / DAY_US),
+            "scorers_learned_d": (taught_us - START_US) / DAY_US,
             "queries": sum(len(s.groups) for s in found),
             "pool": POOL,
             "seconds": round(time.perf_counter() - began, 1),
@@ -128,7 +136,7 @@ def world_panel(
             rows=labelled.rows,
             label_us=labelled.label_us,
             slices=tuple(found),
-            first_us=START_US,
+            first_us=taught_us,
             horizon_us=horizon_us,
             end_us=end_us,
             resolution_us=60 * SECOND_US,

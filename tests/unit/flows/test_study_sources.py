@@ -29,7 +29,7 @@ from flows.studies.labelled import Labelled, grades_known, labelled_rows
 from flows.studies.log_source import log_panel
 from flows.studies.panel import Panel
 from flows.studies.pools import Moments, Still
-from flows.studies.scorers import burn_in_release, of_scorers, state_at
+from flows.studies.scorers import burn_in_release, of_scorers, state_at, taught_until
 from flows.studies.sources import INSTALL_S, REFRESH_S, open_panel, publish_delay
 from flows.studies.stretches import STRETCH_US, stretches
 from flows.studies.texts import texts_of
@@ -45,6 +45,8 @@ from tests.unit.flows import own_log
 from tests.unit.flows.study_panels import synthetic_panel
 
 BURN_IN_D = 4
+HORIZON_US = START_US + BURN_IN_D * DAY_US
+TAUGHT_US = taught_until(START_US, HORIZON_US)
 TINY = world_config("strong", scale=0.04, days=7, activity=0.3, seed=5)
 
 
@@ -60,15 +62,17 @@ class Replayed:
         self.batch = Batch(events)
         self.last = State()
         self.last.fold(self.batch, 0, len(self.batch.kind))
-        self.labelled = labelled_rows(events, release, self.last, until_us=START_US + TINY.days * DAY_US)
+        end_us = START_US + TINY.days * DAY_US
+        self.labelled = labelled_rows(events, release, self.last, since_us=TAUGHT_US, until_us=end_us)
 
 
 @pytest.fixture(scope="module")
 def replayed() -> Iterator[Replayed]:
     events = pa.concat_tables([e for _, _, e in history_days(build_world(TINY))]).combine_chunks()
-    horizon_us = START_US + BURN_IN_D * DAY_US
-    state = state_at(Batch(events), horizon_us)
-    with burn_in_release(events, state, horizon_us=horizon_us, seed=5, progress=quiet) as release:
+    batch = Batch(events)
+    with burn_in_release(
+        events, batch, taught_us=TAUGHT_US, horizon_us=HORIZON_US, seed=5, progress=quiet
+    ) as release:
         yield Replayed(events, release)
 
 
@@ -101,13 +105,14 @@ def same_slices(a: Panel, b: Panel) -> bool:
 # ---- worlds
 
 
-def test_rows_are_labelled_within_the_panel_and_are_of_no_scorers_session(tiny: Panel) -> None:
+def test_rows_are_labelled_within_the_panel_and_begin_where_the_scorers_learned_last(tiny: Panel) -> None:
     assert (tiny.label_us <= tiny.end_us).all()
     assert (tiny.label_us - tiny.rows.time_us >= LABEL_DELAY_US).all()
-    assert tiny.first_us <= tiny.rows.time_us.min()
+    assert tiny.first_us + LABEL_DELAY_US <= tiny.label_us.min()
     assert (tiny.rows.time_us < tiny.horizon_us).any()
     assert (tiny.rows.time_us > tiny.horizon_us).any()
-    assert not of_scorers(np.asarray(tiny.rows.session_ids)).any()
+    assert tiny.first_us == TAUGHT_US
+    assert tiny.horizon_us == HORIZON_US
     starts = np.cumsum(tiny.rows.groups) - tiny.rows.groups
     assert (np.maximum.reduceat(tiny.rows.labels, starts) > 0).all()
 
@@ -117,13 +122,13 @@ def test_a_row_is_what_training_sees_that_knows_no_more_than_its_labels(replayed
     cut_us = START_US + 5 * DAY_US + 7 * HOUR_US
     upto = int(np.searchsorted(replayed.batch.known_us, cut_us, side="right"))
     past = replayed.events.slice(0, upto)
-    alone = labelled_rows(past, replayed.release, replayed.last, until_us=cut_us)
+    alone = labelled_rows(past, replayed.release, replayed.last, since_us=TAUGHT_US, until_us=cut_us)
     whole = replayed.labelled.take(replayed.labelled.label_us < cut_us)
     assert len(alone.rows.groups) > 50
     # Texts are encoded in batches of other sizes: their products round otherwise.
     np.testing.assert_allclose(alone.rows.features, whole.rows.features, rtol=0, atol=1e-6)
     assert same_rows(replace(alone.rows, features=whole.rows.features), whole.rows)
-    requests = requests_between(past, since_us=0, until_us=cut_us - LABEL_DELAY_US)
+    requests = requests_between(past, since_us=TAUGHT_US, until_us=cut_us - LABEL_DELAY_US)
     wanted = np.isin(
         past["request_id"].to_numpy()[requests.rows[requests.starts[:-1]]], alone.rows.request_ids
     )
@@ -166,10 +171,9 @@ def request_of(held: Labelled, g: int) -> Request:
 
 
 def test_pools_hold_features_by_both_states(replayed: Replayed, tiny: Panel) -> None:
-    horizon_us = START_US + BURN_IN_D * DAY_US
-    moments = Moments(replayed.release, replayed.batch, horizon_us=horizon_us, pool=30)
+    moments = Moments(replayed.release, replayed.batch, horizon_us=HORIZON_US, pool=30)
     held = replayed.labelled
-    for g in np.flatnonzero((held.surface == 1) & (held.rows.time_us > horizon_us))[::20].tolist():
+    for g in np.flatnonzero((held.surface == 1) & (held.rows.time_us > HORIZON_US))[::20].tolist():
         request = request_of(held, g)
         found = moments.pool(request)
         assert 0 < len(found.item_ids) <= 30
@@ -242,7 +246,8 @@ def test_under_drift_of_values_a_young_ranker_beats_that_of_the_horizons_start(t
 
 
 @pytest.mark.parametrize(
-    ("burn_in_d", "window_d", "told"), [(2, 3, "window of 3 days"), (6.5, 2, "no day of horizon")]
+    ("burn_in_d", "window_d", "told"),
+    [(2, 3, "window of 3 days, a burn-in of 2 "), (6.5, 2, "no day of horizon")],
 )
 def test_a_world_too_short_is_refused(tmp_path: Path, burn_in_d: float, window_d: float, told: str) -> None:
     settings = Settings(home=tmp_path, cache=tmp_path)
@@ -349,7 +354,7 @@ def test_a_logs_held_out_sessions_are_asked_and_never_learned_from(own: tuple[Se
     asked = np.concatenate([s.clusters for s in panel.slices])
     assert len(asked) > 10
     assert not np.isin(asked, panel.rows.session_ids).any()
-    assert not of_scorers(asked).any()
+    assert panel.label_us.min() >= panel.first_us + LABEL_DELAY_US
     assert panel.resolution_us == SECOND_US
     for part in panel.slices:
         assert panel.horizon_us <= part.start_us < part.end_us <= panel.end_us
@@ -527,3 +532,19 @@ def test_only_reactions_known_in_time_are_labels(tmp_path: Path) -> None:
     requests = requests_between(events, since_us=0, until_us=1_000)
     assert grades_known(events, requests, np.array([50, 100])).tolist() == [1, 0, 0, 3]
     assert grades_known(events, requests, np.array([90, 59])).tolist() == [3, 0, 0, 0]
+
+
+@pytest.mark.slow
+def test_scorers_know_nothing_of_what_came_after_their_part(replayed: Replayed) -> None:
+    """Clicks after the scorers' part may be anything: encoder and classifier stay the same."""
+    kind, known = replayed.events["kind"].to_numpy(), replayed.batch.known_us
+    later = (known >= TAUGHT_US) & (kind >= CLICK) & (kind <= ORDER)
+    assert later.sum() > 100
+    without = replayed.events.filter(pa.array(~later))
+    with burn_in_release(
+        without, Batch(without), taught_us=TAUGHT_US, horizon_us=HORIZON_US, seed=5, progress=quiet
+    ) as other:
+        held, now = other.manifest.artifacts, replayed.release.manifest.artifacts
+        for name in ("encoder", "text_classifier"):
+            assert held[name].content == now[name].content
+        assert held["lexical_index"].content != now["lexical_index"].content  # its tiers are of later clicks
