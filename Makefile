@@ -2,12 +2,13 @@
 # make demo    the whole loop on this machine
 # make test    what CI runs
 # make check   format, lint, types, layers
+# make calibrate   studies of worlds with known answers; goes on where it was stopped
 # make clean   caches and the environment; the state in var/ stays
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := setup
 .NOTPARALLEL:
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check calibrate clean
 
 BIN := .venv/bin
 
@@ -25,6 +26,9 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+calibrate: setup
+	@$(BIN)/python -m flows.studies.calibrate $(ARGS)
 
 clean:
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -199,7 +199,7 @@ def _note(case: Case, results: Sequence[Mapping[str, Any]]) -> str:
         weights = np.median([r["weights"]["mean"] for r in results])
         state = np.median([r["state"]["mean"] for r in results])
         return f"full − state_fresh {weights:+.3f}, state_fresh − frozen {state:+.3f} (medians)"
-    key = "interval" if case.name == "null" else "kind"
+    key = "interval" if case.name.startswith("null") else "kind"
     told_as = [str(r[key]) for r in results]
     return ", ".join(f"{told_as.count(k)} {k}" for k in sorted(set(told_as)))
 

@@ -54,8 +54,15 @@ _GROWTH = SmallWorldConfig(days=24, burn_in_d=8, slices=10, queries=150, request
 CASES: tuple[Case, ...] = (
     Case(
         "null",
+        Setting(SmallWorldConfig(), 4.0),
+        "no drift, trainings of 20,000 rows: the longest interval is recommended",
+        lambda r: r["interval"] == "never",
+        18,
+    ),
+    Case(
+        "null, half the rows",
         Setting(SmallWorldConfig()),
-        "no drift: the longest interval is recommended",
+        "no drift, trainings of 10,000 rows: the longest interval is recommended",
         lambda r: r["interval"] == "never",
         18,
     ),
