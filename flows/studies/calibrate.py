@@ -107,9 +107,10 @@ def _truth(truth: AgeScores, interval_us: int | None) -> dict[str, Any]:
     }
 
 
-def _run(setting: Setting, folder: Path, seed: int) -> dict[str, Any]:
+def _run(setting: Setting, folder: Path, seed: int, until_s: float | None = None) -> dict[str, Any] | None:
     world = replace(setting, world=replace(setting.world, seed=seed))
-    return judge(measured(world, folder), seed=seed) | {"seed": seed}
+    found = measured(world, folder, until_s=until_s)
+    return None if found is None else judge(found, seed=seed) | {"seed": seed}
 
 
 def calibrate(
@@ -124,27 +125,23 @@ def calibrate(
 ) -> dict[str, Any]:
     """Run the cases: `worlds` each, seeds from 1000 on. Finished worlds stay in `folder`.
 
-    `seconds`: no new world is begun after that; the table says how many there are.
+    `seconds`: no new world is begun after that; the table says how many there are. What is kept is always
+    judged, by the statistics as they are now.
     """
     cases = tuple(cases)
     settings = list(dict.fromkeys(c.setting for c in cases))
     most = {c.setting: c.most or worlds for c in cases}
     jobs = [(s, 1000 + k) for k in range(worlds) for s in settings if k < most[s]]
-    began = time.monotonic()
+    began = time.time()
+    until_s = None if seconds is None else began + seconds
     found: dict[Setting, list[dict[str, Any]]] = {s: [] for s in settings}
     with ProcessPoolExecutor(workers, initializer=_nice, initargs=(niceness,)) as pool:
-        pending = {pool.submit(_run, s, folder, seed): s for s, seed in jobs}
-        done = 0
-        for future in as_completed(pending):
-            if future.cancelled():
-                continue
-            found[pending[future]].append(future.result())
-            done += 1
-            spent = time.monotonic() - began
-            say(f"{done} of {len(jobs)} worlds, {spent:.0f} s")
-            if seconds is not None and spent > seconds:
-                for other in pending:
-                    other.cancel()
+        pending = {pool.submit(_run, s, folder, seed, until_s): s for s, seed in jobs}
+        for done, future in enumerate(as_completed(pending), 1):
+            told = future.result()
+            if told is not None:
+                found[pending[future]].append(told)
+            say(f"{done} of {len(jobs)} worlds, {time.time() - began:.0f} s")
     return summary(cases, {s: sorted(r, key=lambda x: int(x["seed"])) for s, r in found.items()})
 
 

@@ -72,14 +72,21 @@ class Measured:
         return self.parts[-1]
 
 
-def measured(setting: Setting, folder: Path | None = None) -> Measured:
-    """Make and study a world, or read what an earlier call kept in `folder`."""
+def measured(
+    setting: Setting, folder: Path | None = None, *, until_s: float | None = None
+) -> Measured | None:
+    """Make and study a world, or read what an earlier call kept in `folder`.
+
+    None where nothing is kept and it is later than `until_s`, seconds since 1970.
+    """
     learner = RankerLearner(_CONFIG)
     if folder is None:
         return _measure(setting, learner)
     made_of = repr((_VERSION, learner.key, AGES_US.tolist(), setting))
     path = folder / f"{hashlib.sha256(made_of.encode()).hexdigest()[:20]}.npz"
     if not path.exists():
+        if until_s is not None and time.time() > until_s:
+            return None
         out = io.BytesIO()
         np.savez_compressed(out, **_arrays(_measure(setting, learner)))  # type: ignore[arg-type]
         write_atomic(path, out.getvalue())

@@ -31,6 +31,7 @@ __all__ = [
 
 _GRID = 160  # half-lives that are tried
 _SLACK = 1.1  # an age this much short of the one needed is near enough: the line is level beyond it
+_LEAST_FIT = 0.5  # of the curve: what a decay explains, if it is one
 _BEYOND = 8.0  # times the span of the ages: longer half-lives cannot be told from a straight line
 
 
@@ -193,7 +194,8 @@ def half_life(found: Curve) -> HalfLife | None:
     h is searched on a grid of logarithms, A and c by least squares. The interval is that of the same fit
     to each resampled curve, with the deviations of log h widened for few and correlated slices. None where
     the loss does not rise with age beyond chance (the slope over the logarithm of age is not above zero at
-    97.5 %), or where ages are fewer than three.
+    97.5 %), where the fit explains less than half of the curve (as with what recurs), or where ages are
+    fewer than three.
     """
     held = np.isfinite(found.loss)
     ages, loss, draws = found.ages_d[held], found.loss[held], found.draws[:, held]
@@ -207,7 +209,8 @@ def half_life(found: Curve) -> HalfLife | None:
         return None
     grid = _half_lives(ages)
     best, worth = _fit(ages, loss[None], grid)
-    if not worth[0] > 0:
+    fitted = -worth[0] * np.exp2(-ages / best[0])
+    if not worth[0] > 0 or np.var(loss - fitted) > (1 - _LEAST_FIT) * np.var(loss):
         return None
     drawn, _ = _fit(ages, plain, grid)
     away = np.log(drawn / best[0]) * widen

@@ -19,7 +19,9 @@ _YEAR_US = 365 * DAY_US
 
 
 def _tiny(**knobs: object) -> Measured:
-    return measured(Setting(replace(_TINY, **knobs)))  # type: ignore[arg-type]
+    found = measured(Setting(replace(_TINY, **knobs)))  # type: ignore[arg-type]
+    assert found is not None
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def test_models_lose_what_the_truth_loses(drifting: Measured) -> None:
 
 @pytest.mark.slow
 def test_drift_in_tastes_is_attributed_to_state() -> None:
-    told = judge(_tiny(taste_half_life_d=2.0, churn=0.03))
+    told = judge(_tiny(taste_half_life_d=2.0, tastes=1.8, churn=0.03, slices=10))
     assert told["source"] == "state"
 
 
@@ -83,6 +85,8 @@ def test_finished_worlds_are_not_run_again(tmp_path: Path) -> None:
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == kept
     assert len(kept) == 2
     assert again == first
+    late = calibrate(tmp_path, worlds=3, workers=1, niceness=0, cases=[case], seconds=-1.0)
+    assert late["cases"][0]["worlds"] == 2  # what is kept is judged, nothing is begun
     assert f"| {first['cases'][0]['right']} of 2 |" in table(first)
 
 

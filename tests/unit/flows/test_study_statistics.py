@@ -98,6 +98,19 @@ def test_one_slice_has_its_queries_only() -> None:
     assert found.high > 0.45
 
 
+def test_a_line_over_the_slices_is_no_chance_where_one_side_only_ages() -> None:
+    x = 0.02 * np.arange(14) + 0.01 * np.random.default_rng(4).standard_normal(14)
+    plain, straight = interval(x), interval(x, trend=True)
+    assert straight.mean == plain.mean
+    assert (straight.high - straight.low) < 0.25 * (plain.high - plain.low)
+    covered = 0
+    for seed in range(200):
+        noise = _series(np.random.default_rng(seed), 14, 0.3)
+        found = interval(noise + np.linspace(-3, 3, 14), repeats=300, seed=seed, trend=True)
+        covered += found.low <= 0 <= found.high
+    assert covered >= 178
+
+
 def test_worlds_that_differ_widen() -> None:
     rng = np.random.default_rng(2)
     x = np.concatenate([0.02 * rng.standard_normal(10) + m for m in (-1.0, 0.0, 1.0, 0.5)])
@@ -167,6 +180,7 @@ def test_no_noise_gives_the_half_life_itself() -> None:
 def test_no_decay_has_no_half_life() -> None:
     assert sum(half_life(curve(_decay(s, worth=0.0), repeats=400)) is not None for s in range(40)) <= 3
     assert half_life(curve(_decay(0, worth=-0.2))) is None
+    assert half_life(curve(_weekly(0))) is None
 
 
 def test_the_curve_is_paired_within_slices() -> None:
