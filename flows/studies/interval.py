@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.sources.interactions import InteractionLog, log_of_home
 from flows.studies import exact
@@ -37,7 +36,7 @@ from flows.studies.record import (
 from flows.studies.sources import LOADERS, open_panel, publish_delay
 from flows.studies.staleness import curve, half_life
 from flows.studies.staleness_shape import shape
-from flows.studies.statistics import cluster_error, interval
+from flows.studies.told import Told, bounded, policies_of, shortest_of, span, worlds_of
 from flows.studies.trec import write_trec
 from flows.studies.words import question
 from infra.clock import DAY_US
@@ -46,19 +45,6 @@ from infra.settings import Settings
 from models.metrics import Interval
 
 __all__ = ["study_interval"]
-
-
-@dataclass(frozen=True)
-class _Told:
-    """One policy as it was scored: by slice float64 [s], and by query of each slice."""
-
-    component: str
-    name: str
-    interval_us: int | None
-    fraction: float
-    by_slice: NDArray[np.float64]
-    by_query: list[NDArray[np.float64]]
-    cpu_s_per_day: float
 
 
 def study_interval(
@@ -108,10 +94,10 @@ def study_interval(
         for component in ask.components
     }
     progress("intervals of confidence")
-    told = [t for component in ask.components for t in _policies(component, runs[component], ask, delay_us)]
+    told = [t for component in ask.components for t in policies_of(component, runs[component], ask, delay_us)]
     main = runs[ask.components[0]]
     first = [t for t in told if t.component == ask.components[0]]
-    reference = _reference(first)
+    reference = shortest_of(first)
     attribution = _attribution(main, reference, ask.seed)
     advice = _advice(first, ask)
     results = _results(told, runs, ask)
@@ -167,58 +153,13 @@ def study_interval(
     )
 
 
-def _policies(component: str, runs: Sequence[AgeRun], ask: IntervalAsk, delay_us: int) -> list[_Told]:
-    """Each policy's quality, over the slices of all worlds."""
-    found = []
-    for name in ask.intervals:
-        for fraction in ask.fractions:
-            length = duration_us(name)
-            queries = [q for r in runs for q in r.under(length, fraction, delay_us=delay_us)]
-            cpu_s = float(np.mean([r.training_cpu_s(length, fraction) for r in runs]))
-            found.append(
-                _Told(
-                    component,
-                    name,
-                    length,
-                    fraction,
-                    np.array([q.mean() if len(q) else np.nan for q in queries]),
-                    queries,
-                    0.0 if length is None else cpu_s * DAY_US / length,
-                )
-            )
-    return found
-
-
-def _reference(told: Sequence[_Told]) -> _Told:
-    """The shortest interval on most data."""
-    return min(told, key=lambda t: (np.inf if t.interval_us is None else t.interval_us, -t.fraction))
-
-
-def _spans(told: _Told, less: _Told | None, runs: Sequence[AgeRun], seed: int) -> Interval:
-    """A policy's NDCG@10, or its difference from another one, paired by query."""
-    queries = told.by_query
-    values = told.by_slice
-    if less is not None:
-        queries = [a - b for a, b in zip(queries, less.by_query, strict=True)]
-        values = values - less.by_slice
-    clusters = [c for r in runs for c in r.clusters]
-    within = cluster_error(queries, clusters)
-    return interval(values, seed=seed, worlds=_worlds(runs), within=float(within[0]) if len(within) else None)
-
-
-def _worlds(runs: Sequence[AgeRun]) -> NDArray[np.int64] | None:
-    if len(runs) == 1:
-        return None
-    return np.repeat(np.arange(len(runs)), [len(r.panel.slices) for r in runs])
-
-
 def _results(
-    told: Sequence[_Told], runs: Mapping[str, Sequence[AgeRun]], ask: IntervalAsk
+    told: Sequence[Told], runs: Mapping[str, Sequence[AgeRun]], ask: IntervalAsk
 ) -> tuple[PolicyResult, ...]:
     found = []
     for component in ask.components:
         own = [t for t in told if t.component == component]
-        shortest = _reference(own)
+        shortest = shortest_of(own)
         never = {t.fraction: t for t in own if t.interval_us is None}
         front = set(pareto([t.cpu_s_per_day for t in own], [np.nanmean(t.by_slice) for t in own]).tolist())
         for i, t in enumerate(own):
@@ -229,12 +170,12 @@ def _results(
                     interval=t.name,
                     fraction=t.fraction,
                     start=ask.start,
-                    ndcg10=_spans(t, None, runs[component], ask.seed),
+                    ndcg10=bounded(span(t, None, runs[component], ask.seed)),
                     cpu_s_per_day=t.cpu_s_per_day,
                     over_never=None
                     if still is None or still is t
-                    else _spans(t, still, runs[component], ask.seed),
-                    minus_shortest=None if t is shortest else _spans(t, shortest, runs[component], ask.seed),
+                    else span(t, still, runs[component], ask.seed),
+                    minus_shortest=None if t is shortest else span(t, shortest, runs[component], ask.seed),
                     on_front=i in front,
                     by_slice=t.by_slice,
                 )
@@ -242,17 +183,18 @@ def _results(
     return tuple(found)
 
 
-def _attribution(runs: Sequence[AgeRun], reference: _Told, seed: int) -> Attribution:
+def _attribution(runs: Sequence[AgeRun], reference: Told, seed: int) -> Attribution:
     fraction = reference.fraction
     frozen = [q for r in runs for q in r.horizon_start(fraction, frozen=True)]
     fresh = [q for r in runs for q in r.horizon_start(fraction, frozen=False)]
-    queries = [np.stack(x, axis=1) for x in zip(frozen, fresh, reference.by_query, strict=True)]
+    both = zip(frozen, fresh, reference.by_query, strict=True)
+    queries = [np.stack(x, axis=1) if len(x[2]) else np.empty((0, 3)) for x in both]
     means = np.array([q.mean(0) if len(q) else np.full(3, np.nan) for q in queries])
     clusters = [c for r in runs for c in r.clusters]
-    return arms(*means.T, queries=queries, clusters=clusters, seed=seed, worlds=_worlds(runs))
+    return arms(*means.T, queries=queries, clusters=clusters, seed=seed, worlds=worlds_of(runs))
 
 
-def _advice(told: Sequence[_Told], ask: IntervalAsk) -> Recommendation:
+def _advice(told: Sequence[Told], ask: IntervalAsk) -> Recommendation:
     policies = [Policy(t.interval_us, t.fraction, t.by_slice, t.cpu_s_per_day, ask.start) for t in told]
     found = choose(policies, margin=ask.margin, budget=ask.budget_cpu_s, seed=ask.seed)
     name = next(t.name for t in told if (t.interval_us, t.fraction) == (found.interval_us, found.fraction))
@@ -278,10 +220,10 @@ def _curves(
     curves, heats, kinds = [], [], []
     for component, own in runs.items():
         scores = joined(own, max(ask.fractions))
-        worlds = _worlds(own)
-        found = curve(scores, seed=ask.seed, worlds=worlds)
+        found = curve(scores, seed=ask.seed, worlds=worlds_of(own))
         half = half_life(found)
-        parts = [joined(own, f) for f in ask.fractions if f < max(ask.fractions)]
+        smaller = [] if ask.exact else [f for f in ask.fractions if f < max(ask.fractions)]
+        parts = [joined(own, f) for f in smaller]
         kinds.append(shape(scores, fractions=parts, found=found, seed=ask.seed).kind)
         curves.append(
             Curve(
@@ -302,7 +244,7 @@ def _curves(
     return tuple(curves), tuple(heats), tuple(kinds)
 
 
-def _dump(dump: Path, runs: Sequence[AgeRun], told: Sequence[_Told], delay_us: int) -> None:
+def _dump(dump: Path, runs: Sequence[AgeRun], told: Sequence[Told], delay_us: int) -> None:
     slices = [part for r in runs for part in r.panel.slices]
     scores = {
         f"{t.component} {t.name} {t.fraction:g}": [
@@ -318,19 +260,23 @@ def _findings(
     runs: Mapping[str, Sequence[AgeRun]],
     kinds: Sequence[str],
     advice: Recommendation,
-    told: Sequence[_Told],
+    told: Sequence[Told],
 ) -> tuple[str, ...]:
     """What a reader should know besides: other components, slices without old models, empty trainings."""
     found = []
     for component, kind in list(zip(runs, kinds, strict=True))[1:]:
         found.append(f"Of the {component.replace('_', ' ')} alone the effect is: {kind}.")
-    lacking = {t.name for t in told if np.isnan(t.by_slice).any()}
+    lacking = min(int(np.isnan(t.by_slice).sum()) for t in told)
     if lacking:
-        counts = [int(np.isnan(t.by_slice).sum()) for t in told if t.name in lacking]
         found.append(
-            f"{max(counts)} of {len(told[0].by_slice)} slices are too early for models as old as "
-            f"{', '.join(n for n in ask.intervals if n in lacking)} asks for, and are left out of these."
+            f"{lacking} of {len(told[0].by_slice)} slices are left out: they are too early in the log for "
+            "models as old as the longest interval asks for."
         )
+    found += [
+        f"Of {t.name} only {int(np.isfinite(t.by_slice).sum())} slices tell anything."
+        for t in told
+        if np.isnan(t.by_slice).sum() > lacking and t.fraction == max(ask.fractions)
+    ]
     empty = sum(bool(s.why) for own in runs.values() for r in own for s in r.found.values())
     if empty:
         found.append(f"{empty} trainings found nothing to learn from; the model before stayed live there.")
@@ -353,7 +299,7 @@ def _timelines(run: AgeRun, advice: Recommendation, ask: IntervalAsk, delay_us: 
 
 
 def _baselines(
-    settings: Settings, ask: IntervalAsk, runs: Sequence[AgeRun], reference: _Told
+    settings: Settings, ask: IntervalAsk, runs: Sequence[AgeRun], reference: Told
 ) -> tuple[Baseline, ...]:
     """Rankings that nothing is trained for, on the same pools; ours is the reference policy."""
     log = _log(settings, ask.source)
@@ -366,8 +312,8 @@ def _baselines(
         found.append(
             Baseline(
                 name,
-                ndcg10=_spans(base, None, runs, ask.seed),
-                ours_minus=_spans(reference, base, runs, ask.seed),
+                ndcg10=bounded(span(base, None, runs, ask.seed)),
+                ours_minus=span(reference, base, runs, ask.seed),
                 note=BASELINES[name],
             )
         )
