@@ -38,7 +38,7 @@ from models.metrics import discounts
 
 __all__ = ["ACTIVITY", "world_key", "world_panel"]
 
-ACTIVITY = 0.12  # share of the users who are active in a day: some 65,000 rows in four days at scale 0.5
+ACTIVITY = 0.12  # share of the users who are active in a day: some 60,000 rows in four days at scale 0.5
 _ASKED = tuple(SURFACES.index(s) for s in ("search", "recommend"))
 
 
