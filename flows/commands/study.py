@@ -35,7 +35,7 @@ def interval(
     intervals: Annotated[str | None, _of_source("Such as 30m,6h,1d,2w,never.")] = None,
     fractions: FractionsOption = "0.2,0.4,0.6,0.8,1.0",
     component: Annotated[
-        str, typer.Option(help="ranker, text_classifier, encoder, or all: one stale at a time.")
+        str, typer.Option(help="The component under study: ranker (the others are not there yet).")
     ] = "ranker",
     seeds: Annotated[int, typer.Option(help="Trainings, and worlds, from --seed on.")] = 1,
     drift: Annotated[str, typer.Option(help="Of the world: none, mild or strong.")] = "strong",

@@ -55,6 +55,7 @@ def study_interval(
     Raises InputError for intervals that the source cannot tell, DataError where it has too little.
     """
     began = time.monotonic()
+    learners = {component: learner_of(component) for component in ask.components}
     panels: list[tuple[Path, int]] = []
     panel = None
     worlds = range(ask.seed, ask.seed + ask.seeds) if ask.source == "world" else (ask.seed,)
@@ -81,7 +82,7 @@ def study_interval(
         component: [
             AgeRun.of(
                 folder,
-                learner_of(component),
+                learners[component],
                 ask,
                 delay_us=delay_us,
                 seeds=(seed,) if ask.source == "world" else seeds,

@@ -13,4 +13,7 @@ def learner_of(component: str) -> Learner:
     """The learner of a component; InputError for an unknown one."""
     if component == "ranker":
         return RankerLearner()
-    raise InputError(f"component is {component!r}; expected ranker")
+    raise InputError(
+        f"component {component} cannot be studied by age yet; expected ranker (`shelflife study volume` "
+        "knows the classifiers, too)"
+    )

@@ -89,6 +89,7 @@ def bounded(found: Interval) -> Interval:
 
 
 def worlds_of(runs: Sequence[AgeRun]) -> NDArray[np.int64] | None:
+    """Which world each slice is of, int64 [s]; None where there is one."""
     if len(runs) == 1:
         return None
     return np.repeat(np.arange(len(runs)), [len(r.panel.slices) for r in runs])
