@@ -123,7 +123,7 @@ def calibrate(
     seconds: float | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Run the cases: `worlds` each, seeds from 1000 on. Finished worlds stay in `folder`.
+    """Run the cases: `worlds` each. Finished worlds stay in `folder`.
 
     `seconds`: no new world is begun after that; the table says how many there are. What is kept is always
     judged, by the statistics as they are now.
@@ -131,7 +131,8 @@ def calibrate(
     cases = tuple(cases)
     settings = list(dict.fromkeys(c.setting for c in cases))
     most = {c.setting: c.most or worlds for c in cases}
-    jobs = [(s, 1000 + k) for k in range(worlds) for s in settings if k < most[s]]
+    first = {c.setting: c.first for c in cases}
+    jobs = [(s, first[s] + k) for k in range(worlds) for s in settings if k < most[s]]
     began = time.time()
     until_s = None if seconds is None else began + seconds
     found: dict[Setting, list[dict[str, Any]]] = {s: [] for s in settings}

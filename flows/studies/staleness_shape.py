@@ -37,7 +37,7 @@ class Shape:
     what a model from before it loses after it, `date_over_age`: log-likelihood, a slice and age, of the
     fit by date less that of the fit by age; `by_size`: the youngest model on all data less on the smallest
     fraction; `at_equal_size`: what older models lose against a young one of as many rows; growth is
-    where less of their loss is left at equal size than goes.
+    where more of their loss goes than is left at equal size, or what is left is not above zero.
     """
 
     kind: str
@@ -220,4 +220,5 @@ def _sizes(
     smallest = min(parts, key=lambda f: float(np.nanmean(np.asarray(f.rows)[:, 0])))
     by_size = interval(scores.ndcg[:, 0] - smallest.ndcg[:, 0], seed=seed, trend=True)  # rows grow with time
     more = interval(raw - 2 * matched, seed=seed, trend=True)  # what size explains, less what is left to age
-    return by_size, interval(matched, seed=seed, trend=True), more.low > 0
+    left = interval(matched, seed=seed, trend=True)
+    return by_size, left, more.low > 0 or left.low <= 0
