@@ -19,7 +19,7 @@ demo: setup
 	@$(BIN)/shelflife demo
 
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: setup
 	@$(BIN)/ruff format --check .

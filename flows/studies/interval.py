@@ -116,7 +116,7 @@ def study_interval(
         full_minus_state_fresh=attribution.weights,
         state_fresh_minus_frozen=attribution.state,
         weights_share=attribution.weights_share,
-        half_life_d=curves[0].half_life_d,
+        half_life_d=curves[0].half_life_d if kinds[0] == "decay" else None,
         cells=sum(len(r.found) for found in runs.values() for r in found),
         cells_reused=sum(r.reused for found in runs.values() for r in found),
         train_cpu_s=sum(c.train_cpu_s for c in costs),
