@@ -1,6 +1,6 @@
 # make setup   .venv from the lock; nothing if it is current
 # make demo    the whole loop on this machine
-# make test    what CI runs
+# make test    what CI runs; what starts real services runs alone, the rest on two cores
 # make check   format, lint, types, layers
 # make calibrate   studies of worlds with known answers; goes on where it was stopped
 # make clean   caches and the environment; the state in var/ stays
@@ -19,7 +19,8 @@ demo: setup
 	@$(BIN)/shelflife demo
 
 test: setup
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not e2e"
+	@$(BIN)/python -m pytest -m e2e
 
 check: setup
 	@$(BIN)/ruff format --check .
