@@ -19,8 +19,8 @@ demo: setup
 	@$(BIN)/shelflife demo
 
 test: setup
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not e2e"
-	@$(BIN)/python -m pytest -m e2e
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not services"
+	@$(BIN)/python -m pytest -m services
 
 check: setup
 	@$(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ import pytest
 from infra import cluster, processes
 from infra.settings import Home, Settings
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.services, pytest.mark.slow]
 
 
 @pytest.fixture

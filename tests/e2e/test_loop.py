@@ -32,7 +32,7 @@ from infra.settings import REPOSITORY, Home, Settings
 from models.release import champion, load_release
 from tests.e2e.shop_process import set_clock, shelflife, wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.services, pytest.mark.slow]
 
 
 class Running:

@@ -22,6 +22,7 @@ from tests.unit.flows.study_panels import synthetic_panel
 
 pytestmark = [
     pytest.mark.e2e,
+    pytest.mark.services,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own pipes and files
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
