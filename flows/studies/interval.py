@@ -22,6 +22,7 @@ from flows.studies.attribution import Attribution, arms
 from flows.studies.baselines import BASELINES, baseline_scores
 from flows.studies.learners import learner_of
 from flows.studies.log_source import has_impressions
+from flows.studies.panel import Panel
 from flows.studies.policy_choice import Policy, choose, pareto
 from flows.studies.record import (
     Arms,
@@ -33,7 +34,7 @@ from flows.studies.record import (
     StudyRecord,
     Timeline,
 )
-from flows.studies.sources import LOADERS, open_panel, publish_delay
+from flows.studies.sources import LOADERS, SOURCES, open_panel, publish_delay
 from flows.studies.staleness import curve, half_life
 from flows.studies.staleness_shape import shape
 from flows.studies.told import Told, bounded, policies_of, shortest_of, span, worlds_of
@@ -56,41 +57,26 @@ def study_interval(
     """
     began = time.monotonic()
     learners = {component: learner_of(component) for component in ask.components}
-    panels: list[tuple[Path, int]] = []
-    panel = None
-    worlds = range(ask.seed, ask.seed + ask.seeds) if ask.source == "world" else (ask.seed,)
-    for seed in worlds:
-        panel, folder = open_panel(
-            settings,
-            ask.source,
-            drift=ask.drift,
-            scale=ask.scale,
-            seed=seed,
-            burn_in_d=ask.burn_in_d,
-            horizon_d=ask.horizon_d,
-            window_d=ask.window_d,
-            slices=ask.slices,
-            queries=ask.queries,
-            progress=progress,
-        )
-        ask.check(horizon_d=panel.horizon_d, resolution_us=panel.resolution_us, source=panel.source)
-        panels.append((folder, seed))
-    assert panel is not None
-    delay_us = publish_delay(settings)
-    seeds = (ask.seed,) if ask.source == "world" else tuple(range(ask.seed, ask.seed + ask.seeds))
+    seeds = tuple(range(ask.seed, ask.seed + ask.seeds))
+    # Each seed is a world of its own; a log is one panel on which each trains.
+    trained = [(s,) for s in seeds] if ask.source == "world" else [seeds]
+    panels = [_opened(settings, ask, own[0], progress) for own in trained]
+    panel = panels[0][0]
+    delay_us = publish_delay(settings if ask.source in SOURCES else _of_home(settings, ask.source))
     runs = {
         component: [
             AgeRun.of(
+                one,
                 folder,
                 learners[component],
                 ask,
                 delay_us=delay_us,
-                seeds=(seed,) if ask.source == "world" else seeds,
+                seeds=own,
                 store=settings.layout.root / "studies" / "cells",
                 workers=ask.workers or os.cpu_count() or 1,
                 progress=progress,
             )
-            for folder, seed in panels
+            for (one, folder), own in zip(panels, trained, strict=True)
         ]
         for component in ask.components
     }
@@ -103,7 +89,7 @@ def study_interval(
     advice = _advice(first, ask)
     results = _results(told, runs, ask)
     curves, heats, kinds = _curves(runs, ask)
-    costs = [r.costs(ask) for found in runs.values() for r in found]
+    costs = [r.costs() for found in runs.values() for r in found]
     if ask.dump is not None:
         progress("writing TREC files")
         _dump(ask.dump, main, first, delay_us)
@@ -152,6 +138,32 @@ def study_interval(
         about=dict(panel.about),
         machine=describe_machine(),
     )
+
+
+def _opened(
+    settings: Settings, ask: IntervalAsk, seed: int, progress: Callable[..., None]
+) -> tuple[Panel, Path]:
+    """The source's panel of that seed, on which the ask makes sense."""
+    panel, folder = open_panel(
+        settings,
+        ask.source,
+        drift=ask.drift,
+        scale=ask.scale,
+        seed=seed,
+        burn_in_d=ask.burn_in_d,
+        horizon_d=ask.horizon_d,
+        window_d=ask.window_d,
+        slices=ask.slices,
+        queries=ask.queries,
+        progress=progress,
+    )
+    ask.check(horizon_d=panel.horizon_d, resolution_us=panel.resolution_us, source=panel.source)
+    return panel, folder
+
+
+def _of_home(settings: Settings, source: str) -> Settings:
+    """The settings of the home that is the source."""
+    return replace(settings, home=Path(source).expanduser().resolve())
 
 
 def _results(
@@ -327,5 +339,5 @@ def _log(settings: Settings, source: str) -> InteractionLog | None:
         return None
     if source in LOADERS:
         return LOADERS[source](settings.cache)
-    layout = replace(settings, home=Path(source).expanduser().resolve()).layout
+    layout = _of_home(settings, source).layout
     return None if has_impressions(layout) else log_of_home(layout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from flows.studies.asks import IntervalAsk
 from flows.studies.interval import study_interval
 from flows.studies.panel import Panel
 from flows.studies.record import StudyRecord
+from flows.studies.sources import INSTALL_S
 from infra.errors import InputError
-from infra.settings import Settings
+from infra.settings import Home, Settings
 from tests.unit.flows.study_panels import synthetic_panel
 
 pytestmark = pytest.mark.slow  # trains some dozens of small rankers
@@ -104,6 +106,15 @@ def test_two_seeds_and_a_warm_start_are_policies_too(study: Study) -> None:
     record = study(seeds=2, start="warm", source="log", fractions=(1.0,))
     assert {p.start for p in record.policies} == {"warm"}
     assert all(np.isfinite(p.ndcg10.mean) for p in record.policies)
+
+
+def test_the_publish_delay_of_a_home_is_that_of_its_own_refreshes(study: Study, tmp_path: Path) -> None:
+    own = Home(tmp_path / "own")
+    own.run.mkdir(parents=True)
+    refreshed = {"made": {"ranker": "v1"}, "seconds": 41.0}
+    (own.run / "refreshes.jsonl").write_text(json.dumps(refreshed) + "\n")
+    record = study(source=str(own.root), fractions=(1.0,))
+    assert record.publish_delay_s == 41.0 + INSTALL_S
 
 
 def test_rankings_are_dumped_for_other_tools(study: Study, panel: Panel, tmp_path: Path) -> None:
