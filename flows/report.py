@@ -5,7 +5,7 @@ It knows neither the service nor the offline loop, only the `DemoRecord` that th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ __all__ = [
     "SwapMark",
     "command",
     "completed",
+    "page_environment",
     "summary",
     "write_report",
 ]
@@ -72,14 +73,7 @@ def write_report(record: DemoRecord, folder: Path) -> Path:
     }
     options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
     write_atomic(folder / "demo.json", orjson.dumps(found, option=options, default=str))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(num=words.num, signed=words.signed, mean=mean_of, exact=_exact)
+    environment = page_environment(mean=mean_of, exact=_exact)
     page = environment.get_template("report.html").render(
         record=record,
         document=found["document"],
@@ -95,6 +89,19 @@ def write_report(record: DemoRecord, folder: Path) -> Path:
     )
     write_atomic(folder / "report.html", page.encode())
     return folder / "report.html"
+
+
+def page_environment(**filters: Callable[..., Any]) -> jinja2.Environment:
+    """What pages are rendered with: the templates, `num`, `signed` and further filters; a gap is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(num=words.num, signed=words.signed, **filters)
+    return environment
 
 
 def figures(record: DemoRecord) -> dict[str, Any]:

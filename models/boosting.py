@@ -19,7 +19,17 @@ from models.candidate_features import CATEGORICAL, FEATURES
 from models.examination import Examination, places
 from models.training_rows import TrainingRows
 
-__all__ = ["GAINS", "Columns", "Gain", "RankerConfig", "Task", "Trees", "binned_once", "grow"]
+__all__ = [
+    "GAINS",
+    "Columns",
+    "Gain",
+    "RankerConfig",
+    "Task",
+    "Trees",
+    "binned_once",
+    "grow",
+    "train_and_valid",
+]
 
 GAINS = (0, 1, 3, 7)  # of nothing, click, cart, order
 _TRUNCATION = 30  # places for whose pairs LambdaRank cares: all of a page
@@ -179,6 +189,13 @@ class Task:
         total = np.bincount(session, better)
         error = float(np.sqrt(((total - total.mean()) ** 2).sum())) / len(better)
         return Gain(float(better.mean()), error)
+
+
+def train_and_valid(held: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The groups to train on and those to judge by, bool [g] each; all are both where one would be empty."""
+    if held.all() or not held.any():
+        return np.ones(len(held), bool), np.ones(len(held), bool)
+    return ~held, held
 
 
 def grow(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data.fractions import in_fraction
 from infra.errors import DataError
-from models.boosting import GAINS, RankerConfig, Task, Trees, grow
+from models.boosting import GAINS, RankerConfig, Task, Trees, grow, train_and_valid
 from models.candidate_features import FEATURE_SCHEMA, FEATURES
 from models.compiled import PARITY, load_compiled
 from models.examination import PRIOR_RATE, Examination, places
@@ -79,11 +79,7 @@ class Ranker:
         passes `max_trees`: then the training is cold. Raises DataError without a click.
         """
         config = config or RankerConfig()
-        clicked = (
-            np.add.reduceat(rows.labels > 0, _starts(rows.groups)) > 0
-            if len(rows.groups)
-            else np.empty(0, bool)
-        )
+        clicked = rows.clicked()
         if not clicked.any():
             raise DataError(
                 f"no clicks among {len(rows.groups)} requests in the window; "
@@ -92,9 +88,7 @@ class Ranker:
         rows = rows.take(clicked)
         examination = Examination.fit(places(rows.positions, rows.groups), rows.labels > 0, rows.propensity)
         held = in_fraction(rows.session_ids, config.valid_share, salt="ranker-valid")
-        if held.all() or not held.any():
-            held = np.zeros(len(held), bool)
-        train, valid = ~held, held if held.any() else ~held
+        train, valid = train_and_valid(held)
         warm = init is not None and init.trees > 0 and init.trees + config.warm_trees <= config.max_trees
         before = Trees(init._model, init.trees) if warm and init is not None else None
         task = Task(rows, examination, config)
@@ -184,10 +178,6 @@ class Ranker:
     def about(self) -> dict[str, Any]:
         """What a registry wants to know."""
         return {"trees": self.trees, "config": asdict(RankerConfig()), "feature_schema": FEATURE_SCHEMA}
-
-
-def _starts(groups: NDArray[np.int32]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(groups)[:-1]]).astype(np.int64)
 
 
 def _probe(features: NDArray[np.float32], seed: int) -> NDArray[np.float32]:

@@ -74,6 +74,11 @@ class TrainingRows:
     time_us: NDArray[np.int64]
     propensity: NDArray[np.float32]
 
+    def clicked(self) -> NDArray[np.bool_]:
+        """Whether anything of each group was clicked: bool [g]."""
+        group = np.repeat(np.arange(len(self.groups)), self.groups)
+        return np.bincount(group, self.labels > 0, len(self.groups)) > 0
+
     def take(self, keep: NDArray[np.bool_]) -> TrainingRows:
         """The groups for which `keep` bool [g] holds."""
         rows = np.repeat(keep, self.groups)

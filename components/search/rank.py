@@ -19,7 +19,7 @@ from data.state import State
 from models.candidate_features import FEATURES, candidate_features, candidate_scores
 from models.release import Release
 
-__all__ = ["ExploreConfig", "Ranked", "explain", "explore", "rank"]
+__all__ = ["ExploreConfig", "Ranked", "candidate_inputs", "explain", "explore", "rank"]
 
 _MASK = (1 << 64) - 1
 
@@ -61,6 +61,23 @@ class Ranked:
     features: NDArray[np.float32] | None = None
 
 
+def candidate_inputs(
+    meaning: Meaning, state: State, live: Live, rows: NDArray[np.int32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """What the features of candidates take from other artifacts, float32 [n] each.
+
+    Vector scores, user scores (NaN: a user without clicks), probabilities of their categories.
+    """
+    query = meaning.query_vector
+    if query is None:
+        query = np.zeros(live.vectors.shape[1], np.float32)
+    vector_scores, user_scores, _ = candidate_scores(state, meaning.context, rows, live.vectors, query)
+    probs: NDArray[np.float32] = np.zeros(len(rows), np.float32)
+    if meaning.code_probs is not None:
+        probs = meaning.code_probs.of(state.category.take(rows))
+    return vector_scores, user_scores, probs
+
+
 def rank(
     candidates: Candidates,
     meaning: Meaning,
@@ -77,13 +94,7 @@ def rank(
 ) -> Ranked:
     """Score and order the candidates. `with_ranker=False` serves the fused order."""
     rows = candidates.rows
-    query = meaning.query_vector
-    if query is None:
-        query = np.zeros(live.vectors.shape[1], np.float32)
-    vector_scores, user_scores, _ = candidate_scores(state, meaning.context, rows, live.vectors, query)
-    probs: NDArray[np.float32] = np.zeros(len(rows), np.float32)
-    if meaning.code_probs is not None:
-        probs = meaning.code_probs.of(state.category.take(rows))
+    vector_scores, user_scores, probs = candidate_inputs(meaning, state, live, rows)
     scores = candidates.fused.astype(np.float64)
     features: NDArray[np.float32] | None = None
     order: NDArray[np.intp] = np.arange(len(rows))

@@ -21,7 +21,6 @@ from flows.studies.learner import Learner
 from flows.studies.panel import Panel
 from flows.studies.staleness import AgeScores, interval_quality, over_seeds
 from flows.studies.workers import run_cells
-from infra.clock import DAY_US
 from infra.errors import DataError
 
 __all__ = ["AgeRun", "joined"]
@@ -45,6 +44,7 @@ class AgeRun:
     @classmethod
     def of(
         cls,
+        panel: Panel,
         folder: Path,
         learner: Learner,
         ask: IntervalAsk,
@@ -56,8 +56,6 @@ class AgeRun:
         progress: Callable[..., None],
     ) -> AgeRun:
         """Train and score what the store does not have. DataError where the panel has too little history."""
-        panel = Panel.load(folder)
-        window_us = None if ask.window_d is None else int(ask.window_d * DAY_US)
         lengths = [i for i in ask.intervals_us if i is not None]
         ladder = by_age(
             panel,
@@ -69,7 +67,7 @@ class AgeRun:
                 resolution_us=panel.resolution_us,
             ),
             fractions=(max(ask.fractions),) if ask.exact else ask.fractions,
-            window_us=window_us,
+            window_us=ask.window_us,
             starts=("cold",) if ask.start == "cold" or ask.exact or not lengths else ("cold", "warm"),
             seeds=seeds,
             intervals_us=ask.intervals_us,
@@ -115,7 +113,7 @@ class AgeRun:
     def horizon_start(self, fraction: float, *, frozen: bool) -> list[NDArray[np.float64]]:
         """NDCG@10 of each slice's queries by the model of the horizon's start: float64 [q] a slice."""
         cells = [
-            Cell(self.learner.name, self.panel.horizon_us, fraction, self._window_us, seed=s)
+            Cell(self.learner.name, self.panel.horizon_us, fraction, self.ask.window_us, seed=s)
             for s in self.seeds
         ]
         each = [self.found[c].frozen if frozen else self.found[c].ndcg for c in cells]
@@ -155,7 +153,7 @@ class AgeRun:
     def _model_at(self, k: int, interval_us: int | None, fraction: float, delay_us: int) -> Cell:
         seed = self.seeds[0]
         if interval_us is None:
-            return Cell(self.learner.name, self.panel.horizon_us, fraction, self._window_us, seed=seed)
+            return Cell(self.learner.name, self.panel.horizon_us, fraction, self.ask.window_us, seed=seed)
         if self.ask.exact:
             cells = exact.cells_of(self._policy(interval_us, fraction, seed), self.panel)
             times = np.array([c.trained_us for c in cells])
@@ -178,29 +176,26 @@ class AgeRun:
         ]
         return float(np.mean(spent)) if spent else 0.0
 
-    def costs(self, ask: IntervalAsk) -> exact.Costs:
+    def costs(self) -> exact.Costs:
         """What the cells cost, and what each policy alone and the exact grid would have."""
-        lengths = [i for i in ask.intervals_us if i is not None]
+        lengths = [i for i in self.ask.intervals_us if i is not None]
         horizon_us = self.panel.end_us - self.panel.horizon_us
         return exact.costs(
             self.found,
-            [p for s in self.seeds for p in _policies(ask, self.learner.name, s)],
+            [p for s in self.seeds for p in _policies(self.ask, self.learner.name, s)],
             horizon_us=horizon_us,
             grid_us=min(lengths, default=horizon_us),
         )
 
-    @property
-    def _window_us(self) -> int | None:
-        return None if self.ask.window_d is None else int(self.ask.window_d * DAY_US)
-
     def _policy(self, interval_us: int | None, fraction: float, seed: int) -> exact.Policy:
-        return exact.Policy(self.learner.name, interval_us, fraction, self._window_us, self.ask.start, seed)
+        return exact.Policy(
+            self.learner.name, interval_us, fraction, self.ask.window_us, self.ask.start, seed
+        )
 
 
 def _policies(ask: IntervalAsk, component: str, seed: int) -> list[exact.Policy]:
-    window_us = None if ask.window_d is None else int(ask.window_d * DAY_US)
     return [
-        exact.Policy(component, length, fraction, window_us, ask.start, seed)
+        exact.Policy(component, length, fraction, ask.window_us, ask.start, seed)
         for length in ask.intervals_us
         for fraction in ask.fractions
     ]

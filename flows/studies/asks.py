@@ -100,6 +100,11 @@ class IntervalAsk:
         return tuple(duration_us(i) for i in self.intervals)
 
     @property
+    def window_us(self) -> int | None:
+        """The window in microseconds; None for all history."""
+        return None if self.window_d is None else int(self.window_d * DAY_US)
+
+    @property
     def components(self) -> tuple[str, ...]:
         """The components under study, one stale at a time."""
         return COMPONENTS if self.component == "all" else (self.component,)

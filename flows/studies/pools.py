@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from components.search.live import Live, ReleaseView
 from components.search.pipeline import PipelineConfig, SearchPipeline
 from components.search.queries import QueryMemory, class_codes
-from components.search.rank import ExploreConfig
+from components.search.rank import ExploreConfig, candidate_inputs
 from components.search.retrieve import RetrieveConfig
 from components.search.understand import Meaning, understand
 from data.event_batch import Batch
 from data.shop import Request
 from data.state import State
 from flows.studies.scorers import state_at
-from models.candidate_features import FEATURES, candidate_features, candidate_scores
+from models.candidate_features import FEATURES, candidate_features
 from models.release import Release
 
 __all__ = ["POOL", "Moments", "Pool", "Still"]
@@ -113,13 +113,7 @@ class Moments:
 
 def _features(meaning: Meaning, state: State, live: Live, rows: NDArray[np.int32]) -> NDArray[np.float32]:
     """The features that the rank stage gives these rows."""
-    query = meaning.query_vector
-    if query is None:
-        query = np.zeros(live.vectors.shape[1], np.float32)
-    vector_scores, user_scores, _ = candidate_scores(state, meaning.context, rows, live.vectors, query)
-    probs: NDArray[np.float32] = np.zeros(len(rows), np.float32)
-    if meaning.code_probs is not None:
-        probs = meaning.code_probs.of(state.category.take(rows))
+    vector_scores, user_scores, probs = candidate_inputs(meaning, state, live, rows)
     return candidate_features(
         state,
         meaning.context,

@@ -20,7 +20,7 @@ from data.fractions import BUCKETS, bucket_of, in_fraction
 from flows.studies.learner import Fit, Fitted
 from flows.studies.panel import Panel
 from infra.errors import ConfigError, DataError
-from models.boosting import Columns, RankerConfig, Task, Trees, binned_once, grow
+from models.boosting import Columns, RankerConfig, Task, Trees, binned_once, grow, train_and_valid
 from models.examination import Examination, places
 from models.training_rows import TrainingRows
 
@@ -86,10 +86,7 @@ class RankerLearner:
                 "a ranker needs some: take a longer window or a larger fraction"
             )
         rows = whole.rows.take(keep)
-        held = whole.held[keep]
-        if held.all() or not held.any():
-            held = np.zeros(len(held), bool)
-        train, valid = ~held, held if held.any() else ~held
+        train, valid = train_and_valid(whole.held[keep])
         examination = Examination.fit(places(rows.positions, rows.groups), rows.labels > 0, rows.propensity)
         task = Task(
             rows,
@@ -153,15 +150,10 @@ class RankerLearner:
     def _rows(self, panel: Panel) -> _Clicked:
         if self._clicked is None or self._clicked.key != panel.key:
             began = time.process_time()
-            groups = panel.rows.groups
-            starts = np.concatenate([[0], np.cumsum(groups)[:-1]]).astype(np.int64)
-            clicked = np.zeros(len(groups), bool)
-            some = groups > 0
-            if some.any():
-                clicked[some] = np.add.reduceat(panel.rows.labels > 0, starts[some]) > 0
+            clicked = panel.rows.clicked()
             if not clicked.any():
                 raise DataError(
-                    f"no clicks among the {len(groups):,} requests of {panel.source}; a ranker needs some"
+                    f"no clicks among the {len(clicked):,} requests of {panel.source}; a ranker needs some"
                 )
             rows = panel.rows.take(clicked)
             self._clicked = _Clicked(

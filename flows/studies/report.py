@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 from markupsafe import Markup
 
 from flows import report_words
-from flows.report import TEMPLATES
+from flows.report import page_environment
 from flows.studies import words
 from flows.studies.record import DOCUMENT, StudyRecord, save_document
 from infra.files import sync_dir, write_atomic
@@ -70,20 +69,7 @@ def write_page(
     """Render a page from `flows/templates` and write it with its document and pictures as one folder."""
     from flows.report_theme import COLOURS, inline
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        num=report_words.num,
-        signed=report_words.signed,
-        span=report_words.span,
-        plainly=_plainly,
-        ticks=_ticks,
-    )
+    environment = page_environment(span=report_words.span, plainly=_plainly, ticks=_ticks)
     page = environment.get_template(template).render(
         document=document,
         embedded=Markup(json.dumps(document, allow_nan=False).replace("<", "\\u003c")),
