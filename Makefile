@@ -29,7 +29,7 @@ check: setup
 	@$(BIN)/lint-imports --no-logo
 
 calibrate: setup
-	@$(BIN)/python -m flows.studies.calibrate $(ARGS)
+	@$(BIN)/python -m flows.studies.calibration.run $(ARGS)
 
 clean:
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -64,7 +64,7 @@ def interval(
     as_json: JsonOption = False,
 ) -> None:
     """How often to retrain, and on how much data: quality, cost, state against weights; "rarely" counts."""
-    from flows.studies.asks import fractions_of, interval_ask, intervals_of
+    from flows.studies.cells.asks import fractions_of, interval_ask, intervals_of
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     ask = interval_ask(
@@ -89,8 +89,8 @@ def interval(
         dump=dump,
     )
     from flows.studies.interval import study_interval
-    from flows.studies.report import report_folder, write_report
-    from flows.studies.words import summary
+    from flows.studies.telling.report import report_folder, write_report
+    from flows.studies.telling.words import summary
 
     with session.progress("study interval") as say:
         record = study_interval(session.settings, ask, progress=say)
@@ -118,7 +118,7 @@ def volume(
     as_json: JsonOption = False,
 ) -> None:
     """What more training data costs and brings, with a fitted power law, beside the published table."""
-    from flows.studies.asks import fractions_of, volume_ask
+    from flows.studies.cells.asks import fractions_of, volume_ask
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     ask = volume_ask(
@@ -132,9 +132,9 @@ def volume(
         photos=photos,
         margin=margin,
     )
-    from flows.studies.report import report_folder
-    from flows.studies.volume import study_volume
-    from flows.studies.volume_report import summary, write_report
+    from flows.studies.telling.report import report_folder
+    from flows.studies.volume.report import summary, write_report
+    from flows.studies.volume.study import study_volume
 
     with session.progress("study volume") as say:
         record = study_volume(session.settings, ask, progress=say)
@@ -151,8 +151,8 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare two studies of intervals: where they agree, and how their policies differ."""
-    from flows.studies.compare import compare as compare_studies
-    from flows.studies.compare import describe
+    from flows.studies.telling.compare import compare as compare_studies
+    from flows.studies.telling.compare import describe
 
     session = open_session(ctx, home=home, as_json=as_json)
     found = compare_studies(a, b)

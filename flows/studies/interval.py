@@ -15,16 +15,19 @@ from pathlib import Path
 import numpy as np
 
 from data.sources.interactions import InteractionLog, log_of_home
-from flows.studies import exact
-from flows.studies.age_runs import AgeRun, joined
-from flows.studies.asks import NEVER, IntervalAsk, duration_us
-from flows.studies.attribution import Attribution, arms
-from flows.studies.baselines import BASELINES, baseline_scores
-from flows.studies.learners import learner_of
-from flows.studies.log_source import has_impressions
-from flows.studies.panel import Panel
-from flows.studies.policy_choice import Policy, choose, pareto
-from flows.studies.record import (
+from flows.studies.cells import exact
+from flows.studies.cells.age_runs import AgeRun, joined
+from flows.studies.cells.asks import NEVER, IntervalAsk, duration_us
+from flows.studies.cells.learners import learner_of
+from flows.studies.panels.log import has_impressions
+from flows.studies.panels.next_item.baselines import BASELINES, baseline_scores
+from flows.studies.panels.panel import Panel
+from flows.studies.panels.sources import LOADERS, SOURCES, open_panel, publish_delay
+from flows.studies.statistics.attribution import Attribution, arms
+from flows.studies.statistics.choice import Policy, choose, pareto
+from flows.studies.statistics.shape import shape
+from flows.studies.statistics.staleness import curve, half_life
+from flows.studies.telling.record import (
     Arms,
     Baseline,
     Curve,
@@ -34,12 +37,9 @@ from flows.studies.record import (
     StudyRecord,
     Timeline,
 )
-from flows.studies.sources import LOADERS, SOURCES, open_panel, publish_delay
-from flows.studies.staleness import curve, half_life
-from flows.studies.staleness_shape import shape
-from flows.studies.told import Told, bounded, policies_of, shortest_of, span, worlds_of
-from flows.studies.trec import write_trec
-from flows.studies.words import question
+from flows.studies.telling.told import Told, bounded, policies_of, shortest_of, span, worlds_of
+from flows.studies.telling.trec import write_trec
+from flows.studies.telling.words import question
 from infra.clock import DAY_US
 from infra.machine import describe_machine, source_commit
 from infra.settings import Settings

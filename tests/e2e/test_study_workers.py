@@ -10,15 +10,15 @@ import numpy as np
 import psutil
 import pytest
 
-from flows.studies import workers
-from flows.studies.cells import CellStore
-from flows.studies.exact import Policy, wanted
-from flows.studies.ranker_learner import RankerLearner
-from flows.studies.workers import run_cells
+from flows.studies.cells import workers
+from flows.studies.cells.cell import CellStore
+from flows.studies.cells.exact import Policy, wanted
+from flows.studies.cells.ranker import RankerLearner
+from flows.studies.cells.workers import run_cells
 from infra.clock import DAY_US, HOUR_US
 from infra.errors import DataError, EnvironmentError_
 from models.boosting import RankerConfig
-from tests.unit.flows.study_panels import synthetic_panel
+from tests.unit.flows.studies.panels import synthetic_panel
 
 pytestmark = [
     pytest.mark.e2e,

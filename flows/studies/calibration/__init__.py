@@ -1,0 +1,1 @@
+"""Worlds with known answers, and whether the instrument finds them."""

@@ -1,0 +1,1 @@
+"""Cells: which models a study trains, at which ages, and what each one scores."""

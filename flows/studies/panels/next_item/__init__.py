@@ -1,0 +1,1 @@
+"""Panels from logs without impressions, and the methods that are compared there."""

@@ -1,0 +1,1 @@
+"""Bootstrap, staleness curves, half-lives, the choice of a policy, attribution."""

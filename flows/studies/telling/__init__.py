@@ -1,0 +1,1 @@
+"""What a study tells: its record, words, pictures, report, comparison, TREC files."""

@@ -1,0 +1,1 @@
+"""The volume study: training data against time and quality."""

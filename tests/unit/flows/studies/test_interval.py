@@ -1,0 +1,140 @@
+"""A whole study of intervals, from panel to record, on a small shop whose drift is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flows.studies.cells.asks import IntervalAsk
+from flows.studies.interval import study_interval
+from flows.studies.panels.panel import Panel
+from flows.studies.panels.sources import INSTALL_S
+from flows.studies.telling.record import StudyRecord
+from infra.errors import InputError
+from infra.settings import Home, Settings
+from tests.unit.flows.studies.panels import synthetic_panel
+
+pytestmark = pytest.mark.slow  # trains some dozens of small rankers
+
+ASK = IntervalAsk(
+    intervals=("12h", "2d", "never"),
+    fractions=(0.5, 1.0),
+    window_d=2.0,
+    slices=8,
+    workers=1,
+)
+Study = Callable[..., StudyRecord]
+
+
+@pytest.fixture(scope="module")
+def panel() -> Panel:
+    return synthetic_panel(seed=5, days=12, slices=8, drift_half_life_d=2.0)
+
+
+@pytest.fixture(scope="module")
+def root(panel: Panel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the panel and all cells of this module are."""
+    root = tmp_path_factory.mktemp("study")
+    panel.save(root / "panel")
+    return root
+
+
+@pytest.fixture
+def study(root: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """`study_interval` on the panel, whatever source is asked for."""
+
+    def opened(*_: Any, **__: Any) -> tuple[Panel, Path]:
+        return Panel.load(root / "panel"), root / "panel"
+
+    monkeypatch.setattr("flows.studies.interval.open_panel", opened)
+    monkeypatch.setattr("flows.studies.interval._log", lambda *_: None)  # a log without baselines
+    settings = Settings(home=root / "home", cache=root / "cache")
+
+    def run(**given: Any) -> StudyRecord:
+        return study_interval(settings, replace(ASK, **given))
+
+    return run
+
+
+def test_a_drifting_shop_is_worth_retraining_for_and_the_record_says_so(study: Study) -> None:
+    record = study()
+    assert [(p.interval, p.fraction) for p in record.policies] == [
+        (i, f) for i in ASK.intervals for f in ASK.fractions
+    ]
+    quality = {(p.interval, p.fraction): p.ndcg10.mean for p in record.policies}
+    assert quality["12h", 1.0] > max(quality["2d", 1.0], quality["never", 1.0]) + 0.05
+    weights = record.full_minus_state_fresh
+    assert weights is not None
+    assert weights.low > 0
+    assert record.recommendation is not None
+    assert record.recommendation.interval == "12h"
+    cost = {p.interval: p.cpu_s_per_day for p in record.policies if p.fraction == 1.0}
+    assert cost["12h"] == pytest.approx(4 * cost["2d"])
+    assert cost["never"] == 0
+    document = record.document()
+    assert StudyRecord.from_document(document).document() == document
+    for name in ("cells", "train_cpu_s", "each_policy_alone_cpu_s", "exact_grid_cpu_s"):
+        assert document[name] > 0
+
+
+def test_a_second_study_reuses_the_cells_whatever_its_intervals(study: Study) -> None:
+    first = study(seed=99)
+    again = study(seed=99, intervals=("1d", "2d", "never"))
+    assert first.cells_reused == 0
+    assert again.cells_reused == again.cells
+    same = [p.ndcg10 for r in (first, again) for p in r.policies if p.interval == "2d"]
+    assert same[:2] == same[2:]
+
+
+def test_exactly_and_by_age_agree_within_their_intervals(study: Study) -> None:
+    by_age, exactly = study(), study(exact=True)
+    for a, b in zip(by_age.policies, exactly.policies, strict=True):
+        assert (a.interval, a.fraction) == (b.interval, b.fraction)
+        assert a.ndcg10.low <= b.ndcg10.high
+        assert b.ndcg10.low <= a.ndcg10.high
+    never = [r.policies[-1].ndcg10.mean for r in (by_age, exactly)]
+    assert never[0] == never[1]
+
+
+def test_two_seeds_and_a_warm_start_are_policies_too(study: Study) -> None:
+    record = study(seeds=2, start="warm", source="log", fractions=(1.0,))
+    assert {p.start for p in record.policies} == {"warm"}
+    assert all(np.isfinite(p.ndcg10.mean) for p in record.policies)
+
+
+def test_the_publish_delay_of_a_home_is_that_of_its_own_refreshes(study: Study, tmp_path: Path) -> None:
+    own = Home(tmp_path / "own")
+    own.run.mkdir(parents=True)
+    refreshed = {"made": {"ranker": "v1"}, "seconds": 41.0}
+    (own.run / "refreshes.jsonl").write_text(json.dumps(refreshed) + "\n")
+    record = study(source=str(own.root), fractions=(1.0,))
+    assert record.publish_delay_s == 41.0 + INSTALL_S
+
+
+def test_rankings_are_dumped_for_other_tools(study: Study, panel: Panel, tmp_path: Path) -> None:
+    study(dump=tmp_path / "trec" / "study", fractions=(1.0,))
+    runs = sorted((tmp_path / "trec").glob("study.*.run"))
+    assert len(runs) == len(ASK.intervals)
+    candidates = sum(len(s.item_ids) for s in panel.slices)
+    for run in runs:
+        assert len(run.read_text().splitlines()) == candidates
+
+
+def test_policies_are_compared_on_the_slices_that_all_of_them_have(study: Study, panel: Panel) -> None:
+    record = study(intervals=("12h", "4d", "never"), fractions=(1.0,))
+    each = [p.by_slice for p in record.policies]
+    lacks = [np.isnan(values) for values in each if values is not None]
+    assert lacks[0].any()
+    assert all((mask == lacks[0]).all() for mask in lacks)
+    assert any("left out" in finding for finding in record.findings)
+
+
+def test_an_interval_finer_than_the_time_stamps_is_refused(study: Study) -> None:
+    with pytest.raises(InputError, match="finer than the time stamps"):
+        study(intervals=("1m", "never"))

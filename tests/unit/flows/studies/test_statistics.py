@@ -1,0 +1,352 @@
+"""The statistics of studies on series with known answers: coverage, decay, choice, attribution."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from flows.studies.statistics.attribution import arms
+from flows.studies.statistics.choice import Policy, choose, halves, interval_name, pareto
+from flows.studies.statistics.intervals import block_bootstrap, cluster_error, interval, of_draws, upper_bound
+from flows.studies.statistics.shape import shape
+from flows.studies.statistics.staleness import (
+    AgeScores,
+    curve,
+    half_life,
+    interval_quality,
+    over_seeds,
+    span_weights,
+)
+from infra.clock import DAY_US, HOUR_US
+from infra.errors import DataError, InputError
+
+AGES_D = np.array([0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 14.0])
+
+
+def _series(rng: np.random.Generator, n: int, rho: float) -> NDArray[np.float64]:
+    x = np.empty(n)
+    x[0] = rng.standard_normal()
+    for i in range(1, n):
+        x[i] = rho * x[i - 1] + np.sqrt(1 - rho**2) * rng.standard_normal()
+    return x
+
+
+def _scores(
+    ndcg: NDArray[np.float64], *, rows: NDArray[np.float64] | None = None, window_d: float | None = 2.0
+) -> AgeScores:
+    starts = np.arange(len(ndcg)) * DAY_US + 100 * DAY_US
+    window = None if window_d is None else round(window_d * DAY_US)
+    return AgeScores(
+        AGES_D * DAY_US, ndcg, [], ndcg[:, -1], 1.0, starts_us=starts, rows=rows, window_us=window
+    )
+
+
+def _decay(seed: int, *, h: float = 3.0, worth: float = 0.2, noise: float = 0.01, s: int = 14) -> AgeScores:
+    """Calendar trend and shop hour move all ages of a slice alike; noise does not."""
+    rng = np.random.default_rng(seed)
+    calendar = 0.5 + 0.1 * rng.standard_normal((s, 1))
+    return _scores(calendar + worth * 2 ** (-AGES_D / h) + noise * rng.standard_normal((s, len(AGES_D))))
+
+
+@pytest.mark.parametrize(("slices", "rho"), [(8, 0.3), (14, 0.0), (14, 0.5), (20, 0.5)])
+def test_intervals_over_few_correlated_slices_cover(slices: int, rho: float) -> None:
+    """Nominal 95 % covers at least 90 % of 400 autocorrelated series."""
+    covered = 0
+    for seed in range(400):
+        found = interval(_series(np.random.default_rng(seed), slices, rho), repeats=400, seed=seed)
+        covered += found.low <= 0 <= found.high
+    assert covered >= 360
+
+
+def test_one_sided_bounds_cover() -> None:
+    covered = sum(
+        upper_bound(block_bootstrap(_series(np.random.default_rng(s), 7, 0.3), repeats=400, seed=s)[:, 0]) > 0
+        for s in range(400)
+    )
+    assert covered >= 360
+
+
+def test_intervals_are_not_needlessly_wide() -> None:
+    """Over many independent slices they are as wide as the t interval of their mean."""
+    x = np.random.default_rng(3).standard_normal(400)
+    found = interval(x, repeats=4_000)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * x.std() / 20, rel=0.15)
+
+
+def test_draws_of_columns_belong_together() -> None:
+    x = np.random.default_rng(0).standard_normal((12, 1))
+    draws = block_bootstrap(np.hstack([x, 2 * x, x + 5]), repeats=50)
+    assert np.allclose(draws[:, 1], 2 * draws[:, 0])
+    assert np.allclose(draws[:, 2], draws[:, 0] + 5)
+    assert np.array_equal(draws, block_bootstrap(np.hstack([x, 2 * x, x + 5]), repeats=50))
+
+
+def test_queries_within_slices_set_the_least_width() -> None:
+    """Slices that agree by luck do not make an interval narrower than their queries allow."""
+    rng = np.random.default_rng(1)
+    queries = [rng.standard_normal((40, 1)) for _ in range(10)]
+    queries = [q - q.mean() + 0.5 for q in queries]  # every slice has the same mean
+    error = cluster_error(queries)
+    assert error[0] == pytest.approx(1 / np.sqrt(400), rel=0.1)
+    same = [q.mean() for q in queries]
+    assert interval(same).high == pytest.approx(0.5)
+    found = interval(same, within=float(error[0]))
+    assert found.high - found.low > 2 * 1.96 * error[0]
+    sessions = [np.repeat(np.arange(10), 4)] * 10  # queries of a session are alike: fewer are known
+    alike = [np.repeat(q[::4], 4, axis=0) for q in queries]
+    assert cluster_error(alike, sessions)[0] > 1.7 * cluster_error(alike)[0]
+
+
+def test_one_slice_has_its_queries_only() -> None:
+    assert np.isnan(interval([0.3]).low)
+    found = interval([0.3], within=0.1)
+    assert found.low < 0.15
+    assert found.high > 0.45
+
+
+def test_a_line_over_the_slices_is_no_chance_where_one_side_only_ages() -> None:
+    x = 0.02 * np.arange(14) + 0.01 * np.random.default_rng(4).standard_normal(14)
+    plain, straight = interval(x), interval(x, trend=True)
+    assert straight.mean == plain.mean
+    assert (straight.high - straight.low) < 0.25 * (plain.high - plain.low)
+    covered = 0
+    for seed in range(200):
+        noise = _series(np.random.default_rng(seed), 14, 0.3)
+        found = interval(noise + np.linspace(-3, 3, 14), repeats=300, seed=seed, trend=True)
+        covered += found.low <= 0 <= found.high
+    assert covered >= 178
+
+
+def test_worlds_that_differ_widen() -> None:
+    rng = np.random.default_rng(2)
+    x = np.concatenate([0.02 * rng.standard_normal(10) + m for m in (-1.0, 0.0, 1.0, 0.5)])
+    worlds = np.repeat(np.arange(4), 10)
+    narrow, wide = interval(x), interval(x, worlds=worlds)
+    assert wide.high - wide.low > 1.5
+    assert narrow.mean == wide.mean
+
+
+def test_missing_slices_are_left_out() -> None:
+    x = np.array([[1.0, np.nan], [2.0, 4.0], [3.0, 6.0], [np.nan, 8.0], [2.0, 6.0], [2.0, 6.0]])
+    draws = block_bootstrap(x)
+    assert np.isfinite(draws).all()
+    assert draws.mean(0) == pytest.approx([2.0, 6.0], abs=0.15)
+    assert np.isnan(interval([np.nan, np.nan]).mean)
+    assert np.isnan(of_draws(1.0, np.array([np.nan])).low)
+
+
+def test_an_interval_is_worth_the_mean_over_its_ages() -> None:
+    ages = AGES_D * DAY_US
+    line = np.stack([1 - 0.01 * AGES_D, 0.5 - 0.02 * AGES_D])
+    found = interval_quality(ages, line, interval_us=2 * DAY_US, delay_us=0.25 * DAY_US)
+    assert found == pytest.approx([1 - 0.0125, 0.5 - 0.025])  # the mean age is 1.25 d
+    bent = np.where(AGES_D <= 1, 1.0, 0.0)[None]
+    found = interval_quality(ages, bent, interval_us=2 * DAY_US, delay_us=0)
+    assert found == pytest.approx([(1 + 0.5) / 2])  # level below the youngest, then down in a day
+    weights = span_weights(ages, 0.3 * DAY_US, 9 * DAY_US)
+    assert weights.sum() == pytest.approx(1)
+    assert (weights >= 0).all()
+
+
+def test_missing_ages_are_bridged_or_nan() -> None:
+    values = np.tile(1 - 0.01 * AGES_D, (3, 1))
+    values[1, 2] = np.nan
+    values[2, -1] = np.nan
+    whole, bridged, short = interval_quality(
+        AGES_D * DAY_US, values, interval_us=10 * DAY_US, delay_us=DAY_US
+    )
+    assert bridged == pytest.approx(whole)
+    assert np.isnan(short)
+    with pytest.raises(DataError, match="the ladder ends at 14"):
+        interval_quality(AGES_D * DAY_US, values, interval_us=20 * DAY_US, delay_us=0)
+    with pytest.raises(DataError, match="above 0"):
+        interval_quality(AGES_D * DAY_US, values, interval_us=0, delay_us=0)
+
+
+@pytest.mark.parametrize("h", [1.5, 4.0, 10.0])
+def test_a_known_half_life_is_covered(h: float) -> None:
+    held, edges = 0, 0
+    for seed in range(20):
+        found = half_life(curve(_decay(seed, h=h), repeats=400))
+        assert found is not None
+        held += found.low <= h <= found.high
+        edges += found.edge != ""
+    assert held >= 18
+    assert edges <= (0 if h < 5 else 10)  # ten days of fourteen are near what the ages can tell
+
+
+def test_no_noise_gives_the_half_life_itself() -> None:
+    found = half_life(curve(_decay(0, h=4.0, noise=0.0)))
+    assert found is not None
+    assert found.mean == pytest.approx(4.0, rel=0.03)
+    assert found.worth == pytest.approx(0.2, rel=0.03)
+    assert found.as_dict()["edge"] == ""
+
+
+def test_no_decay_has_no_half_life() -> None:
+    assert sum(half_life(curve(_decay(s, worth=0.0), repeats=400)) is not None for s in range(40)) <= 3
+    assert half_life(curve(_decay(0, worth=-0.2))) is None
+    assert half_life(curve(_weekly(0))) is None
+
+
+def test_the_curve_is_paired_within_slices() -> None:
+    """The calendar moves slices by ten times the loss and does not matter."""
+    found = curve(_decay(5))
+    true = 0.2 * (2 ** (-0.25 / 3) - 2 ** (-AGES_D / 3))
+    assert found.loss[0] == found.high[0] == 0
+    assert np.abs(found.loss - true).max() < 0.015
+    assert found.at(4.0).low > 0.05
+
+
+def test_seeds_are_averaged() -> None:
+    both = over_seeds([_decay(1), _decay(2)])
+    assert np.allclose(both.ndcg, (_decay(1).ndcg + _decay(2).ndcg) / 2)
+
+
+def _shifted(seed: int, *, worth: float = 0.2, noise: float = 0.01) -> AgeScores:
+    rng = np.random.default_rng(seed)
+    base = _decay(seed, worth=0.0, noise=noise)
+    assert base.starts_us is not None
+    trained = base.starts_us[:, None] - base.ages_us
+    date = 100 * DAY_US + rng.uniform(4, 8) * DAY_US
+    new = np.clip((trained - date) / (2 * DAY_US), 0, 1)
+    return _scores(base.ndcg + np.where(base.starts_us[:, None] > date, worth * (new - 1), 0))
+
+
+def _weekly(seed: int) -> AgeScores:
+    base = _decay(seed, worth=0.0)
+    return _scores(base.ndcg + 0.1 * np.cos(2 * np.pi * (AGES_D + 1) / 7))
+
+
+def _sized(seed: int, *, decay: float) -> tuple[AgeScores, list[AgeScores]]:
+    """Older models have fewer rows; quality goes by rows, and by age where there is decay."""
+    rng = np.random.default_rng(seed)
+    day = np.arange(14)[:, None] + 16.0
+
+    def part(fraction: float) -> AgeScores:
+        rows = fraction * 1_000 * (day - AGES_D)
+        ndcg = 0.1 * np.log2(rows) + decay * 2 ** (-AGES_D / 3) + 0.008 * rng.standard_normal(rows.shape)
+        return _scores(ndcg, rows=rows, window_d=None)
+
+    return part(1.0), [part(f) for f in (0.1, 0.25, 0.5)]
+
+
+def test_kinds_of_decline_are_told_apart() -> None:
+    seeds = range(12)
+    assert sum(shape(_decay(s, h=4.0)).kind == "decay" for s in seeds) >= 11
+    assert sum(shape(_shifted(s)).kind == "shift" for s in seeds) >= 11
+    assert sum(shape(_weekly(s)).kind == "weekly" for s in seeds) >= 11
+    assert sum(shape(_decay(s, worth=0.0)).kind == "flat" for s in seeds) >= 11
+    grown = [_sized(s, decay=0.0) for s in seeds]
+    assert sum(shape(g, fractions=f).kind == "growth" for g, f in grown) >= 11
+    stale = [_sized(s, decay=0.3) for s in seeds]
+    assert sum(shape(g, fractions=f).kind == "decay" for g, f in stale) >= 11
+
+
+def test_a_shift_is_dated() -> None:
+    found = shape(_shifted(3, noise=0.003))
+    date = 100 + np.random.default_rng(3).uniform(4, 8)
+    assert found.shift_us is not None
+    assert abs(found.shift_us / DAY_US - date) < 1.0
+    assert found.as_dict()["kind"] == "shift"
+
+
+def _policies(seed: int, *, worth: float, noise: float = 0.003, s: int = 14) -> list[Policy]:
+    scores = _decay(seed, worth=worth, noise=noise, s=s)
+    rng = np.random.default_rng((seed, 1))
+    out = []
+    for hours in (12, 24, 48, 168):
+        q = interval_quality(scores.ages_us, scores.ndcg, interval_us=hours * HOUR_US, delay_us=0.25 * DAY_US)
+        for fraction in (0.5, 1.0):
+            lost = 0.05 * (1 - fraction) if worth else 0.0
+            out.append(Policy(hours * HOUR_US, fraction, q - lost, 24 / hours * fraction))
+    never = scores.ndcg[:, -1] + noise * rng.standard_normal(s)
+    return [*out, Policy(None, 1.0, never, 0.0)]
+
+
+def test_without_drift_the_longest_is_recommended() -> None:
+    found = [choose(_policies(s, worth=0.0), margin=0.01, repeats=500) for s in range(20)]
+    assert sum(f.interval_us is not None for f in found) <= 2
+    assert sum(f.holds for f in found) >= 17
+
+
+def test_with_drift_the_margin_is_kept() -> None:
+    """The recommended interval's true loss is within the margin, and it is not the shortest of all."""
+    picks = [choose(_policies(s, worth=0.2), margin=0.02, repeats=500) for s in range(20)]
+    assert {p.interval_us for p in picks} == {24 * HOUR_US}  # loses 0.011; two days lose 0.032
+    assert all(p.fraction == 1.0 for p in picks)
+    assert "within the margin" in picks[0].why
+    assert "2 d" in picks[0].why
+
+
+def test_noise_is_said_to_be_noise() -> None:
+    found = choose(_policies(1, worth=0.0, noise=0.1), margin=0.001)
+    assert found.interval_us == 12 * HOUR_US
+    assert "too few to show it" in found.why
+
+
+def test_the_choice_is_reported_on_slices_it_did_not_see() -> None:
+    found = choose(_policies(2, worth=0.2), margin=0.02)
+    assert not set(found.chosen_on) & set(found.reported_on)
+    assert sorted(found.chosen_on + found.reported_on) == list(range(14))
+    seen = [Policy(p.interval_us, p.fraction, p.quality.copy(), 1.0) for p in _policies(2, worth=0.2)]
+    for p in seen:
+        p.quality[list(found.reported_on)] = 0.0
+    assert choose(seen, margin=0.02).why == found.why
+    first, second = halves(10, block=2)
+    assert first.tolist() == [0, 1, 4, 5, 8, 9]
+    assert second.tolist() == [2, 3, 6, 7]
+
+
+def test_a_budget_buys_the_best_within_it() -> None:
+    policies = _policies(4, worth=0.2)
+    found = choose(policies, budget=0.6)
+    assert (found.interval_us, found.fraction) == (48 * HOUR_US, 1.0)
+    assert found.cpu_s_per_day == 0.5
+    with pytest.raises(InputError, match="cheapest policy"):
+        choose(policies[:-1], budget=0.01)
+    with pytest.raises(InputError, match="margin is 0"):
+        choose(policies, margin=0.0)
+    with pytest.raises(InputError, match="no policies"):
+        choose([])
+
+
+def test_the_front_has_what_none_beats() -> None:
+    assert pareto([1, 2, 3, 4, 2], [0.1, 0.3, 0.2, 0.4, 0.3]).tolist() == [0, 1, 3]
+    assert pareto([1.0, 2.0], [0.5, np.nan]).tolist() == [0]
+    assert [interval_name(x) for x in (6 * HOUR_US, 2 * DAY_US, 36 * HOUR_US, None)] == [
+        "6 h",
+        "2 d",
+        "36 h",
+        "never",
+    ]
+
+
+def _three(seed: int, weights: float, state: float) -> tuple[NDArray[np.float64], ...]:
+    rng = np.random.default_rng(seed)
+    calendar = 0.5 + 0.1 * rng.standard_normal(14)
+    frozen, fresh, full = calendar, calendar + state, calendar + state + weights
+    return tuple(a + 0.01 * rng.standard_normal(14) for a in (frozen, fresh, full))
+
+
+def test_gains_are_attributed() -> None:
+    for seed in range(10):
+        assert arms(*_three(seed, 0.1, 0.0)).source == "weights"
+        assert arms(*_three(seed, 0.0, 0.1)).source == "state"
+        assert arms(*_three(seed, 0.1, 0.1)).source == "both"
+    found = arms(*_three(0, 0.15, 0.05))
+    assert found.weights_share is not None
+    assert found.state_share is not None
+    assert found.weights_share.low < 0.75 < found.weights_share.high
+    assert found.weights_share.mean + found.state_share.mean == pytest.approx(1)
+    assert found.whole.mean == pytest.approx(found.weights.mean + found.state.mean)
+
+
+def test_shares_of_nothing_are_undefined() -> None:
+    found = [arms(*_three(s, 0.0, 0.0)) for s in range(20)]
+    assert sum(f.weights_share is None for f in found) >= 18
+    assert sum(f.source == "neither" for f in found) >= 18
+    empty = arms([np.nan], [0.1], [0.2])
+    assert empty.source == "neither"
+    assert empty.as_dict()["weights_share"] is None
