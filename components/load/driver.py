@@ -1,8 +1,9 @@
 """Sends a trace at its due times, whatever the replies do, and records what happened.
 
 Open loop: latency counts from the moment a request was due, so a service that stalls is charged
-for every request that waited (no coordinated omission). One thread, plain sockets, microsecond
-timers: it costs little beside the service. It knows nothing of models or formats.
+for every request that waited (no coordinated omission). Closed loop: as many as there are connections,
+one after the other, for the most that a service can do. One thread, plain sockets, microsecond timers:
+it costs little beside the service. It knows nothing of models or formats.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from components.load.arrivals import Trace
 from components.load.http1 import ReplyReader, connect
-from components.load.reactions import OnReply, Outbox, packet_pair, react
+from components.load.reactions import OnReply, Outbox, ReactionCounts, packet_pair, react
 from components.load.result import CONNECTION_FAILED, TIMED_OUT, LoadResult, make_result
+from infra.errors import DataError
 
-__all__ = ["run_trace"]
+__all__ = ["run_closed", "run_trace"]
 
 _RECEIVE = 1 << 18
 _IDLE_WAIT_S = 0.1
@@ -48,6 +54,7 @@ class _Run:
     timeout_s: float
     label_header: bytes
     outbox: Outbox | None
+    requests: Sequence[bytes] = ()
     picked: list[int] = field(default_factory=list)
     sent: list[int] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
@@ -86,7 +93,7 @@ class _Run:
                 return
             now = time.perf_counter_ns()
             try:
-                line.sock.sendall(self.trace.requests[index])
+                line.sock.sendall(self.requests[index])
             except OSError:
                 line.sock.close()
                 if line.fresh:
@@ -190,7 +197,7 @@ def run_trace(
             target=react, args=(theirs, on_reply), kwargs={"host": host, "port": port}, name="reactions"
         )
         reactor.start()
-    run = _Run(trace, host, port, connections, timeout_s, label_header, outbox)
+    run = _Run(trace, host, port, connections, timeout_s, label_header, outbox, trace.requests)
     cpu_began = time.thread_time()
     try:
         began_ns, began_wall_us = time.perf_counter_ns(), time.time_ns() // 1_000
@@ -201,8 +208,83 @@ def run_trace(
         counts = outbox.close() if outbox is not None else None
         if reactor is not None:
             reactor.join()
+    due_us = trace.due_us[: len(run.picked)]
+    return _result(run, due_us, began_ns, began_wall_us, cpu_s, offered=len(trace), reactions=counts)
+
+
+def run_closed(
+    requests: Sequence[bytes],
+    *,
+    host: str,
+    port: int,
+    seconds: float,
+    connections: int = 16,
+    timeout_s: float = 5.0,
+    label_header: bytes = b"x-release-id",
+    should_stop: Callable[[], bool] | None = None,
+) -> LoadResult:
+    """Keep `connections` requests in flight for `seconds`, each sent when one before it is answered.
+
+    The requests are gone through in turn, again from the first where they do not last. The headline is
+    requests answered a second; a request counts as due when it is sent.
+    """
+    taken = _Cycle(requests)
+    run = _Run(
+        Trace(np.empty(0, np.int64), ()), host, port, connections, timeout_s, label_header, None, taken
+    )
+    cpu_began = time.thread_time()
+    try:
+        began_ns, began_wall_us = time.perf_counter_ns(), time.time_ns() // 1_000
+        end_ns = began_ns + int(seconds * 1e9)
+        next_check = began_ns
+        while True:
+            now = time.perf_counter_ns()
+            stopping = now >= end_ns or (should_stop is not None and should_stop())
+            while not stopping and len(run.busy) < connections:
+                run.pick(len(run.picked), time.perf_counter_ns())
+                run.send_waiting()
+            if stopping and not run.busy:
+                break
+            if now >= next_check:
+                next_check = now + 50_000_000
+                run.expire(now)
+            ready, _, _ = select.select(list(run.busy), (), (), _IDLE_WAIT_S)
+            for fd in ready:
+                run.receive(fd)
+        cpu_s = time.thread_time() - cpu_began
+    finally:
+        run.close()
+    due_us = (np.asarray(run.picked, np.int64) - began_ns) // 1_000
+    return _result(run, due_us, began_ns, began_wall_us, cpu_s, offered=len(due_us), reactions=None)
+
+
+class _Cycle(Sequence[bytes]):
+    """Requests by index, over and over."""
+
+    def __init__(self, requests: Sequence[bytes]) -> None:
+        if not len(requests):
+            raise DataError("no requests to send; expected at least one")
+        self._requests = requests
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._requests[index % len(self._requests)]
+
+
+def _result(
+    run: _Run,
+    due_us: NDArray[np.int64],
+    began_ns: int,
+    began_wall_us: int,
+    cpu_s: float,
+    *,
+    offered: int,
+    reactions: ReactionCounts | None,
+) -> LoadResult:
     return make_result(
-        due_us=trace.due_us[: len(run.picked)],
+        due_us=due_us,
         picked_ns=run.picked,
         sent_ns=run.sent,
         done_ns=run.done,
@@ -211,13 +293,13 @@ def run_trace(
         size=run.size,
         began_ns=began_ns,
         began_wall_us=began_wall_us,
-        timeout_s=timeout_s,
-        offered=len(trace),
-        connections=connections,
+        timeout_s=run.timeout_s,
+        offered=offered,
+        connections=run.connections,
         peak_in_flight=run.peak_in_flight,
         reconnects=run.reconnects,
         cpu_s=cpu_s,
-        reactions=counts,
+        reactions=reactions,
     )
 
 

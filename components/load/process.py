@@ -1,6 +1,7 @@
 """Runs the driver in a process of its own, and the shoppers' reactions in another.
 
-The child ends by itself: with the trace, on SIGTERM, or when its parent is gone.
+Open loop, or closed with `closed_s`. The child ends by itself: with the trace, on SIGTERM, or when its
+parent is gone.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from components.load.arrivals import Trace, read_trace, write_trace
-from components.load.driver import run_trace
+from components.load.driver import run_closed, run_trace
 from components.load.reactions import OnReply, Outbox, packet_pair, react_in_process
 from components.load.result import LoadResult
 from infra.errors import ShelflifeError
 
 __all__ = ["DriveProcess", "drive_in_process"]
 
-_NICE = -10  # a driver that waits for a core measures itself; taken where the system allows it
+_NICE = -10  # a driver that waits for a core measures itself
 
 
 class DriveProcess:
@@ -48,8 +50,12 @@ class DriveProcess:
         timeout_s: float = 5.0,
         make_on_reply: Callable[[], OnReply] | None = None,
         events_target: str = "/events",
+        closed_s: float | None = None,
     ) -> None:
-        """Nothing starts yet; the result will be written to `out` (.npz)."""
+        """Nothing starts yet; the result will be written to `out` (.npz).
+
+        `closed_s`: closed loop for so many seconds, whatever the trace's due times.
+        """
         self._out = out
         self._scratch = tempfile.TemporaryDirectory(prefix="shelflife-load-")
         path = Path(self._scratch.name) / "trace.npz"
@@ -70,7 +76,7 @@ class DriveProcess:
             )
         self._driver = context.Process(
             target=_drive,
-            args=(theirs, path, out, driver_end, host, port, connections, timeout_s),
+            args=(theirs, path, out, driver_end, host, port, connections, timeout_s, closed_s),
             name="shelflife-driver",
         )
 
@@ -162,25 +168,42 @@ def _drive(
     port: int,
     connections: int,
     timeout_s: float,
+    closed_s: float | None,
 ) -> None:
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops us
     parent = os.getppid()
-    with contextlib.suppress(PermissionError):
-        os.nice(_NICE)
     trace = read_trace(trace_path)
     gc.freeze()
+    gc.disable()  # nothing that it makes refers to itself
     line.send("ready")
     line.recv()
-    result = run_trace(
-        trace,
-        host=host,
-        port=port,
-        connections=connections,
-        timeout_s=timeout_s,
-        on_reply=None if reactor is None else Outbox(reactor),
-        should_stop=lambda: stopped.is_set() or os.getppid() != parent,
-    )
+    _go_first(real_time=closed_s is None)
+
+    def should_stop() -> bool:
+        return stopped.is_set() or os.getppid() != parent
+
+    where: dict[str, Any] = {"host": host, "port": port, "connections": connections, "timeout_s": timeout_s}
+    if closed_s is None:
+        outbox = None if reactor is None else Outbox(reactor)
+        result = run_trace(trace, **where, on_reply=outbox, should_stop=should_stop)
+    else:
+        result = run_closed(trace.requests, **where, seconds=closed_s, should_stop=should_stop)
     result.save(out)
     line.send("done")
+
+
+def _go_first(*, real_time: bool) -> None:
+    """Run before others, as far as the system allows it: in real time (SCHED_RR), else by niceness.
+
+    A driver in real time has a core within microseconds of a due time, whoever else wants one. It sleeps
+    in between; one in closed loop never does, and must not have what the service needs.
+    """
+    if real_time and hasattr(os, "SCHED_RR"):
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+            return
+    if real_time:
+        with contextlib.suppress(PermissionError):
+            os.nice(_NICE)

@@ -23,7 +23,7 @@ from components.load.arrivals import (
     read_trace,
     write_trace,
 )
-from components.load.driver import run_trace
+from components.load.driver import run_closed, run_trace
 from components.load.http1 import ReplyReader
 from components.load.process import DriveProcess
 from components.load.result import CONNECTION_FAILED, TIMED_OUT, LoadResult
@@ -294,6 +294,47 @@ def echo_shopper(prefix: str, index: int, body: bytes) -> bytes | None:
 def make_echo(prefix: str) -> Callable[[int, bytes], bytes | None]:
     """What the reactor's process calls."""
     return partial(echo_shopper, prefix)
+
+
+def test_a_closed_loop_keeps_so_many_in_flight_and_goes_round() -> None:
+    lock, seen = threading.Lock(), []
+    at_once = most = 0
+
+    def answer(request: bytes) -> bytes:
+        nonlocal at_once, most
+        with lock:
+            seen.append(request.split(b" ")[1])
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.02)
+        with lock:
+            at_once -= 1
+        return reply()
+
+    with serving(answer) as port:
+        requests = [http_get(f"/search?q={i}") for i in range(5)]
+        result = run_closed(requests, host="127.0.0.1", port=port, seconds=0.5, connections=3)
+        with pytest.raises(DataError, match="no requests"):
+            run_closed([], host="127.0.0.1", port=port, seconds=0.1)
+    assert result.failed == 0
+    assert most == result.peak_in_flight == 3
+    assert 3 * 10 < len(result) == len(seen) <= 3 * 28
+    assert set(seen) == {f"/search?q={i}".encode() for i in range(5)}
+    assert seen[: len(seen) // 2].count(b"/search?q=0") > 1
+    assert np.all(np.diff(result.due_us) >= 0)
+    assert result.latency_us.min() >= 19_000
+
+
+def test_a_closed_loop_counts_what_fails_and_ends(tmp_path: Path) -> None:
+    with serving(lambda _: None) as port:  # hangs up
+        trace = Trace(np.zeros(2, np.int64), [http_get("/a"), http_get("/b")])
+        drive = DriveProcess(
+            trace, tmp_path / "run.npz", host="127.0.0.1", port=port, connections=2, closed_s=0.3
+        )
+        with drive:
+            result = drive.wait()
+    assert len(result) > 2
+    assert result.failed == len(result)
 
 
 def test_the_driver_runs_in_another_process(tmp_path: Path) -> None:

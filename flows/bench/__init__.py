@@ -1,0 +1,1 @@
+"""Speed of the online path and of swaps, measured on a shop made for it."""

@@ -1,0 +1,167 @@
+"""The shop that is measured: a generated catalogue of any size with releases trained on its own history.
+
+Made once and kept in the cache under a key of its config and of the code that made it; each run works
+on a copy (files that never change are linked). It knows nothing of what is measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from data.shop import Request
+from data.sources import fashion_mnist
+from data.world.config import WorldConfig, world_config
+from data.world.history import generate
+from data.world.shop import World
+from flows.refresh import refresh
+from infra.errors import DataError
+from infra.files import write_atomic
+from infra.settings import REPOSITORY, Home, Settings
+from models.release import champion, read_manifest, set_champion
+
+__all__ = ["Prepared", "bench_requests", "bench_world", "copy_home", "prepare"]
+
+Progress = Callable[..., None]
+
+SESSIONS = 4_000  # of the one day of history: enough clicks for a ranker to learn from
+ITEMS = (200, 2_000_000)
+FIRST_DAYS = 40  # of the world after its history, from which requests are taken
+_RECORD = "bench.json"
+_LINKED = ("blobs", "releases", "compiled", "states", "snapshots", "segments")
+_COPIED = ("world", "truth", "store", "mlflow")
+_CODE = ("models", "data", "flows/index.py", "flows/train.py", "flows/inputs.py")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A home ready to be copied: `releases`, trained ones, the first of them champion.
+
+    `seconds`: what making it took; `cached`: whether it was made before.
+    """
+
+    layout: Home
+    releases: tuple[str, ...]
+    seconds: float
+    cached: bool
+
+    def about(self) -> dict[str, Any]:
+        """For the report."""
+        return {"releases": list(self.releases), "seconds": self.seconds, "cached": self.cached}
+
+
+def bench_world(items: int, *, seed: int) -> WorldConfig:
+    """The world of a bench: `items` items and one day of about `SESSIONS` sessions, without drift."""
+    if not ITEMS[0] <= items <= ITEMS[1]:
+        raise DataError(f"a catalogue of {items} items; expected {ITEMS[0]} to {ITEMS[1]:,}")
+    scale = items / 10_000
+    activity = min(0.9, SESSIONS / (6_000 * scale))
+    return world_config("none", scale=scale, days=1, seed=seed, activity=activity)
+
+
+def prepare(
+    settings: Settings, *, items: int, trained: int = 1, progress: Progress = lambda *_: None
+) -> Prepared:
+    """The home of a catalogue with `trained` releases: the first with everything, then in turn one whose
+    ranker alone is another and one whose encoder, indexes and ranker are.
+
+    Taken from `<cache>/bench/<key>` where it was made before; else made, which takes about a minute
+    and a half for 100,000 items.
+    """
+    config = bench_world(items, seed=settings.seed)
+    photos = fashion_mnist.is_cached(settings.cache)
+    root = settings.cache / "bench" / _key(config, photos)
+    record = root / _RECORD
+    if record.is_file():
+        known = json.loads(record.read_bytes())
+        if len(known["releases"]) >= trained:
+            return Prepared(Home(root), tuple(known["releases"][:trained]), known["seconds"], cached=True)
+    began = time.monotonic()
+    layout = Home(root)
+    own = replace(settings, home=root)
+    releases: list[str] = json.loads(record.read_bytes())["releases"] if record.is_file() else []
+    before_s = json.loads(record.read_bytes())["seconds"] if record.is_file() else 0.0
+    if not releases:
+        shutil.rmtree(root, ignore_errors=True)
+        progress(f"making a shop of {items:,} items")
+        generate(config, layout, labels=fashion_mnist.load(settings.cache)[1] if photos else None)
+        made = refresh(own, progress=lambda name: progress(f"first release: {name}"))
+        releases.append(str(made["release_id"]))
+    while len(releases) < trained:
+        component = "ranker" if len(releases) % 2 else "encoder,index"
+        fraction = 1.0 - 0.1 * len(releases)  # other rows, so that another model comes of it
+        made = refresh(
+            replace(own, seed=settings.seed + len(releases)),
+            component=component,
+            fraction=fraction,
+            margin=1.0,
+            progress=lambda name: progress(f"release {len(releases) + 1} of {trained}: {name}"),
+        )
+        if str(made["release_id"]) in releases:
+            raise DataError(f"refreshing {component} gave release {made['release_id']} again")
+        releases.append(str(made["release_id"]))
+    set_champion(layout, releases[0], at_us=read_manifest(layout, releases[0]).created_us, by="bench")
+    seconds = round(before_s + time.monotonic() - began, 1)
+    document = {"config": asdict(config), "photos": photos, "releases": releases, "seconds": seconds}
+    write_atomic(record, json.dumps(document).encode())
+    return Prepared(layout, tuple(releases[:trained]), seconds, cached=False)
+
+
+def copy_home(source: Home, target: Home, *, champion_id: str | None = None) -> None:
+    """What serving and its world need; files that never change are linked where that is possible.
+
+    `champion_id`: made champion of the copy. What was in the target is removed.
+    """
+    if champion(source) is None:
+        raise DataError(f"{source.root} has no champion; `shelflife refresh` makes one")
+    shutil.rmtree(target.root, ignore_errors=True)
+    for name in (*_LINKED, *_COPIED, "journal"):
+        folder = source.root / name
+        if folder.is_dir():
+            copy = _link if name in _LINKED else shutil.copy2
+            shutil.copytree(folder, target.root / name, copy_function=copy)
+    if source.clock.is_file():
+        shutil.copy2(source.clock, target.clock)
+    if champion_id is not None:
+        set_champion(target, champion_id, at_us=read_manifest(target, champion_id).created_us, by="bench")
+
+
+def bench_requests(layout: Home, *, most: int) -> list[Request]:
+    """First pages that the world's shoppers ask for in the days after its history, in their order.
+
+    A turned page is looked up, not made, so that each of these costs a whole search. Fewer than `most`
+    where the days hold no more.
+    """
+    world = World.open(layout)
+    found: list[Request] = []
+    for day in range(world.config.days, world.config.days + FIRST_DAYS):
+        plan = world.day(day)
+        found += [plan.request(i) for i in np.flatnonzero(plan.page == 0).tolist()]
+        if len(found) >= most:
+            break
+    return found[:most]
+
+
+def _key(config: WorldConfig, photos: bool) -> str:
+    """16 hex digits over what is made and the code that makes it."""
+    digest = hashlib.sha256(json.dumps([asdict(config), photos], sort_keys=True).encode())
+    for name in _CODE:
+        path = REPOSITORY / name
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else (path,):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
