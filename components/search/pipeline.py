@@ -8,8 +8,8 @@ Plain Python: it knows neither HTTP nor Ray, and no time but that of the request
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from components.measure.spans import NOT_RUN, Span, SpanLog
 from components.search import rank as ranking
+from components.search.filters import notes_of
 from components.search.live import Live, ReleaseView
 from components.search.pages import PageCache
 from components.search.queries import QueryMemory, class_codes, normalised
@@ -39,10 +40,11 @@ from data.state import State
 from infra.errors import InputError
 from models.release import Release
 
-__all__ = ["Answer", "PipelineConfig", "SearchPipeline", "Stage", "Work", "impression_columns"]
+__all__ = ["MAKES_LIST", "Answer", "PipelineConfig", "SearchPipeline", "Stage", "Work", "impression_columns"]
 
 _Part = TypeVar("_Part")
-_MAKES_LIST = frozenset({"understand", "retrieve", "rank"})
+MAKES_LIST = frozenset({"understand", "retrieve", "rank"})
+"""The stages that a turned page passes over."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class SearchPipeline:
 
     def ranked(self, request: Request) -> Ranked:
         """The full ranked list with features; nothing is kept for page turns."""
-        work = self._work(request, None, None, want_features=True)
+        work = self.begin(request, want_features=True)
         for stage in self.stages[:-1]:
             if work.ranked is None:
                 stage.call(work)
@@ -189,12 +191,13 @@ class SearchPipeline:
 
         `arrived_ns`: when the request came in, by `timer_ns`; the deadline counts from then.
         """
-        work = self._work(request, image, arrived_ns, want_features=explain)
-        begun = last = self._timer_ns()
+        work = self.begin(request, image=image, arrived_ns=arrived_ns, want_features=explain)
+        last = self._timer_ns()
         spans: list[Span] = []
         durations: list[int] = []
+        begun = last
         for stage in self.stages:
-            if work.ranked is not None and stage.name in _MAKES_LIST:
+            if work.ranked is not None and stage.name in MAKES_LIST:
                 durations.append(NOT_RUN)  # a page turn: the list is there
                 continue
             stage.call(work)
@@ -203,11 +206,28 @@ class SearchPipeline:
             durations.append((now - last) // 1_000)
             last = now
         self.times.record(durations)
+        return self.finish(work, spans, total_us=(last - begun) // 1_000, explain=explain)
+
+    def begin(
+        self,
+        request: Request,
+        *,
+        image: NDArray[np.uint8] | None = None,
+        arrived_ns: int | None = None,
+        want_features: bool = False,
+    ) -> Work:
+        """The request as work for the stages, which see the release's view of the state as it is now."""
+        upload = None if image is None else to_photo(image)
+        arrived = self._timer_ns() if arrived_ns is None else arrived_ns
+        return Work(request, arrived, self.view.live, upload, want_features)
+
+    def finish(self, work: Work, spans: Sequence[Span], *, total_us: int, explain: bool = False) -> Answer:
+        """The answer of work that went through all stages, wherever they ran."""
         ranked = _done(work.ranked)
-        stop = work.offset + request.size
+        stop, filters = work.offset + work.request.size, work.request.filters
         more = stop < len(ranked.rows)
         timings = {span.name: span.duration_us for span in spans}
-        timings["total"] = (last - begun) // 1_000
+        timings["total"] = total_us
         reply = Reply(
             request_id=work.request_id,
             release_id=ranked.release_id,
@@ -215,24 +235,13 @@ class SearchPipeline:
             propensity=ranked.propensity[work.positions],
             offset=work.offset,
             total=len(ranked.rows),
-            cursor=encode_cursor(Cursor(ranked.release_id, ranked.request_id, stop)) if more else "",
+            cursor=encode_cursor(Cursor(ranked.release_id, ranked.request_id, stop, filters)) if more else "",
             degraded=work.degraded,
             timings_us=timings,
+            notes=() if filters is None else notes_of(filters, self.view.catalogue, len(ranked.rows)),
         )
         explanation = ranking.explain(ranked, work.positions, self.release) if explain else None
         return Answer(reply, ranked, work.positions, work.hits, tuple(spans), explanation)
-
-    def _work(
-        self,
-        request: Request,
-        image: NDArray[np.uint8] | None,
-        arrived_ns: int | None,
-        *,
-        want_features: bool,
-    ) -> Work:
-        upload = None if image is None else to_photo(image)
-        arrived = self._timer_ns() if arrived_ns is None else arrived_ns
-        return Work(request, arrived, self.view.live, upload, want_features)
 
     # ---- the stages ----
 
@@ -241,6 +250,14 @@ class SearchPipeline:
         request = work.request
         photos = 0 if self._photos is None else len(self._photos)
         validate(request, photos=photos)
+        cursor = decode_cursor(request.cursor) if request.cursor else None
+        if cursor is not None and request.filters != cursor.filters:
+            if request.filters is not None:
+                raise InputError(
+                    "filters other than those of the cursor's list; expected the same or none: leave them out "
+                    "to go on, or leave the cursor out to start anew"
+                )
+            request = work.request = replace(request, filters=cursor.filters)
         work.request_id = work.list_id = request_id_of(request)
         work.offset = request.offset
         if work.upload is not None:
@@ -264,9 +281,10 @@ class SearchPipeline:
             request.photo,
             request.item_id,
             upload_key,
+            request.filters,
         )
-        if request.cursor:
-            self._turn(work, decode_cursor(request.cursor))
+        if cursor is not None:
+            self._turn(work, cursor)
         elif request.offset > 0 and request.session_id != NONE_ID:
             work.ranked = self.pages.by_key(work.key)
         if work.ranked is not None:
