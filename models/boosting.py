@@ -228,9 +228,9 @@ def grow(
             valid_sets=[held],
             callbacks=[lgb.early_stopping(config.patience, verbose=False)],
         )
-        scores = scores + booster.predict(task.rows.features, raw_score=True, num_threads=config.threads)
         trees = trees.plus(booster)
-        if rowwise:
+        if rowwise:  # all rows: the second kind of trees begins where these end
+            scores = scores + booster.predict(task.rows.features, raw_score=True, num_threads=config.threads)
             gain = task.gain(scores, valid)
             if gain.mean < config.doubt * gain.error:
                 return Trees(_constant(task, data, seed), 0), gain

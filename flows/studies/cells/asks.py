@@ -49,6 +49,7 @@ SOURCE_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "completejourney": {
         "intervals": ("1d", "7d", "14d", "28d", "56d", NEVER),
+        "fractions": (0.2, 0.6, 1.0),
         "horizon_d": 168.0,
         "burn_in_d": 182.0,
         "slices": 24,
@@ -56,6 +57,7 @@ SOURCE_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "movielens": {
         "intervals": ("1d", "7d", "14d", "28d", NEVER),
+        "fractions": (0.2, 0.6, 1.0),
         "horizon_d": 84.0,
         "burn_in_d": 112.0,
         "slices": 21,

@@ -31,6 +31,7 @@ SCALE_US = np.array(
 _GRIDS_US = np.array(  # each divides the next
     [_MINUTE_US * m for m in (1, 5, 15, 30)] + [HOUR_US * h for h in (1, 3, 6, 12, 24, 48, 96)], np.int64
 )
+_FINEST = 4  # of the shortest interval, its model is younger than a quarter for a quarter of the time only
 _SLACK = 1.1  # an age this much short of the longest needed is long enough
 
 
@@ -80,15 +81,18 @@ class Ladder:
 def ages(
     delay_us: int, intervals_us: Sequence[int | None], horizon_us: int, *, resolution_us: int = 0
 ) -> NDArray[np.int64]:
-    """Ages from the publish delay to the longest that a policy's model reaches: int64 [a], rising.
+    """Ages from about the publish delay to the longest that a policy's model reaches: int64 [a], rising.
 
-    They are values of `SCALE_US`, nearly log-spaced: the first at or below the delay (yet no shorter than
-    the source's resolution) and so on. `intervals_us` None: never; needs none but `horizon_us` alone.
+    They are values of `SCALE_US`, nearly log-spaced: the first at or below the delay, or a quarter of the
+    shortest interval where that is longer (yet no shorter than the source's resolution), and so on. Below
+    the first, quality counts as level: where it falls in a line, the shortest interval's mean age is off by
+    a thirty-second of the interval. `intervals_us` None: never; needs none but `horizon_us` alone.
     """
     finite = [min(i, horizon_us) for i in intervals_us if i is not None]
     longest = delay_us + max(finite, default=horizon_us)
+    young = max(delay_us, min(finite, default=0) // _FINEST)
     least = min(int(np.searchsorted(SCALE_US, resolution_us)), len(SCALE_US) - 1)
-    first = max(int(np.searchsorted(SCALE_US, delay_us, side="right")) - 1, least)
+    first = max(int(np.searchsorted(SCALE_US, young, side="right")) - 1, least)
     last = int(np.searchsorted(SCALE_US * _SLACK, longest))
     return SCALE_US[first : max(last, first) + 1].copy()
 

@@ -39,7 +39,7 @@ __all__ = ["MAX_ROWS", "NEGATIVES", "next_item_panel"]
 
 NEXT_ITEM_VERSION = 1  # raise when a pool, a feature or a sample changes
 NEGATIVES = 40  # candidates a training query keeps of those that the basket did not hold
-MAX_ROWS = 600_000  # training rows of the whole panel, about
+MAX_ROWS = 264_000  # training rows of the whole panel, about; docs/studies has what 600,000 give
 _FEW_ROWS = 6  # positives in the pool of a basket, about
 
 
