@@ -23,41 +23,40 @@ from infra.clock import open_clock
 from infra.log import setup_logging
 from infra.settings import Home
 
-__all__ = ["Replica", "build_application"]
+__all__ = ["OPTIONS", "Replica", "build_application", "keep_what_is_loaded", "prepare_interpreter"]
 
 MAX_ONGOING = 128
 MAX_QUEUED = 512
 RETRY_AFTER_S = 1.0
+OPTIONS: dict[str, Any] = {
+    "num_replicas": 1,
+    "max_ongoing_requests": MAX_ONGOING,
+    "max_queued_requests": MAX_QUEUED,
+    "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=RETRY_AFTER_S),
+    "graceful_shutdown_timeout_s": 5.0,
+    "health_check_period_s": 5.0,
+    "health_check_timeout_s": 30.0,
+    "ray_actor_options": {"num_cpus": 0.1},
+    "logging_config": LoggingConfig(enable_access_log=False),
+}
+"""Of the service's deployment, and of those that it is held against."""
 _SWITCH_S = 0.0005  # how long a background thread may keep a request waiting for the interpreter
 
 
-@serve.deployment(
-    num_replicas=1,
-    max_ongoing_requests=MAX_ONGOING,
-    max_queued_requests=MAX_QUEUED,
-    backpressure_config=BackpressureConfig(status_code=429, retry_after_s=RETRY_AFTER_S),
-    graceful_shutdown_timeout_s=5.0,
-    health_check_period_s=5.0,
-    health_check_timeout_s=30.0,
-    ray_actor_options={"num_cpus": 0.1},
-    logging_config=LoggingConfig(enable_access_log=False),
-)
+@serve.deployment(**OPTIONS)
 @serve.ingress()
 class Replica:
     """Owns the engine for as long as the replica lives."""
 
     def __init__(self, home: str, writer: str, cache: str | None) -> None:
-        sys.setswitchinterval(_SWITCH_S)
+        prepare_interpreter()
         layout = Home(Path(home))
         setup_logging(file=layout.run / "serving.log")
         self.engine = Engine(
             layout, open_clock(layout.clock), config=EngineConfig(writer=writer), photos=_photos(cache)
         )
         self.engine.start()
-        # What is loaded now stays: collections need not walk it, nor come often.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        keep_what_is_loaded()
 
     def __serve_build_asgi_app__(self) -> Any:
         return make_api(self.engine)
@@ -67,6 +66,18 @@ class Replica:
 
     def __del__(self) -> None:
         self.engine.close()
+
+
+def prepare_interpreter() -> None:
+    """Let requests have the interpreter soon, whatever background threads do."""
+    sys.setswitchinterval(_SWITCH_S)
+
+
+def keep_what_is_loaded() -> None:
+    """What is loaded now stays: collections need not walk it, nor come often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def build_application(home: Path, *, writer: str = "serve-0", cache: Path | None = None) -> Any:

@@ -31,7 +31,7 @@ from components.serving.installed import Installed, Shared, install, shadow_answ
 from components.serving.keys import Acknowledged, RecentKeys
 from components.serving.metrics import Metrics
 from components.serving.refusals import Refusal
-from components.serving.swap import ShadowLimits, Swapper
+from components.serving.swap import ShadowLimits, Swapper, SwapRecord
 from data.journal import JournalWriter
 from data.replica import StateReplica
 from data.schema import ITEM_DELETE, ITEM_UPSERT, NONE_ID
@@ -52,6 +52,8 @@ _RECENT = 256
 class EngineConfig:
     """`future_s`: shop seconds that an event_time may lie ahead; a fast clock adds a second of wall time.
 
+    `follow`: whether the champion pointer is watched; else only `install` changes the release.
+
     `commit_ms`: how long an event may wait for its disk; `gather_s`: for how long impressions, and
     other writers' events, are gathered. Many small commits cost what few large ones do not.
     """
@@ -59,6 +61,7 @@ class EngineConfig:
     writer: str = "serve-0"
     future_s: float = 60.0
     poll_s: float = 0.25
+    follow: bool = True
     commit_ms: float = 5.0
     gather_s: float = 0.02
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
@@ -124,7 +127,8 @@ class Engine:
             self._journal, on_commit=self._follower.committed, every_s=self.config.gather_s
         )
         self._swapper.step()
-        self._swapper.start()
+        if self.config.follow:
+            self._swapper.start()
         self.write_status()
 
     def close(self) -> None:
@@ -152,11 +156,13 @@ class Engine:
         image: NDArray[np.uint8] | None = None,
         explain: bool = False,
         arrived_ns: int | None = None,
+        deadline_ms: float | None = None,
         journal: bool = True,
     ) -> Answer:
         """The reply with its items' JSON; pinned to one release from entry to reply.
 
-        What was shown is journalled afterwards, off this path.
+        What was shown is journalled afterwards, off this path. `deadline_ms` from `arrived_ns`: raises
+        DeadlinePassed rather than compute what nobody waits for.
         """
         served = self._swapper.live
         if served is None:
@@ -171,10 +177,18 @@ class Engine:
         if request.cursor:
             served = self._swapper.find(decode_cursor(request.cursor).release_id) or served
         with self.gate.read():
-            answer = served.pipeline.answer(request, image=image, explain=explain, arrived_ns=arrived_ns)
+            answer = served.pipeline.answer(
+                request, image=image, explain=explain, arrived_ns=arrived_ns, deadline_ms=deadline_ms
+            )
         if image is None and not request.cursor and not request.offset:
             self._recent.append(request)
-        if journal and self._feedback is not None:
+        if journal:
+            self.journal_shown(request, answer)
+        return answer
+
+    def journal_shown(self, request: Request, answer: Answer) -> None:
+        """Journal what was shown, off the reply path."""
+        if self._feedback is not None:
             ranked, at = answer.ranked, answer.positions
             self._feedback.offer(
                 Shown(
@@ -186,7 +200,6 @@ class Engine:
                     ranked.category_probs[at],
                 )
             )
-        return answer
 
     def next_request_id(self) -> int:
         """A new id: wall us and ten bits of this replica; increasing."""
@@ -280,6 +293,10 @@ class Engine:
     def live(self) -> Installed | None:
         """The release that answers now."""
         return self._swapper.live
+
+    def install(self, release_id: str) -> SwapRecord:
+        """Install a release now, in this thread, whatever the pointer says; the record says how it went."""
+        return self._swapper.install(release_id)
 
     def look_now(self) -> None:
         """Look at the champion pointer at once."""
