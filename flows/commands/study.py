@@ -33,7 +33,7 @@ def interval(
         typer.Option(help="world, completejourney, movielens, or the folder of a home with your own log."),
     ] = "world",
     intervals: Annotated[str | None, _of_source("Such as 30m,6h,1d,2w,never.")] = None,
-    fractions: FractionsOption = "0.2,0.4,0.6,0.8,1.0",
+    fractions: Annotated[str | None, _of_source("Shares of the training data, above 0, at most 1.")] = None,
     component: Annotated[
         str, typer.Option(help="The component under study: ranker (the others are not there yet).")
     ] = "ranker",
@@ -70,7 +70,7 @@ def interval(
     ask = interval_ask(
         source,
         intervals=None if intervals is None else intervals_of(intervals),
-        fractions=fractions_of(fractions),
+        fractions=None if fractions is None else fractions_of(fractions),
         component=component,
         seeds=seeds,
         seed=session.settings.seed,

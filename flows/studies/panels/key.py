@@ -40,7 +40,7 @@ _REPLAYED = (
     "models/training_rows.py",
 )
 _NEXT_ITEM = (
-    "data/*.py",
+    *(f"data/{name}.py" for name in ("codes", "fractions", "schema", "snapshots")),
     "data/sources/*.py",
     *(f"flows/studies/panels/next_item/{name}.py" for name in ("baskets", "features", "fold", "panel")),
     "models/metrics.py",
