@@ -14,12 +14,22 @@ from numpy.typing import NDArray
 
 from data.schema import NONE_ID
 
-__all__ = ["Reply", "Request", "Shop"]
+__all__ = ["Filters", "Reply", "Request", "Shop"]
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What every item of the reply has to be: of a category or department, within prices, in stock."""
+
+    category: str = ""
+    price_min: float | None = None
+    price_max: float | None = None
+    in_stock: bool = False
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `surface` is of SURFACES; `offset` and `size` select the page."""
+    """One request. `surface` is of SURFACES; `offset` and `size` select the page; `filters` None: none."""
 
     surface: str
     time_us: int
@@ -32,11 +42,15 @@ class Request:
     offset: int = 0
     size: int = 10
     cursor: str = ""
+    filters: Filters | None = None
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The page: item_ids int64 [n] in order of position; propensity float32 [n] (NaN: not randomised)."""
+    """The page: item_ids int64 [n] in order of position; propensity float32 [n] (NaN: not randomised).
+
+    `notes`: sentences for the shopper, such as why a filter leaves nothing.
+    """
 
     request_id: int
     release_id: str
@@ -47,6 +61,7 @@ class Reply:
     cursor: str = ""
     degraded: tuple[str, ...] = ()
     timings_us: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Shop(Protocol):

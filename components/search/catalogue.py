@@ -18,18 +18,22 @@ from numpy.typing import NDArray
 from data.codes import code_of, item_text
 from data.schema import stable_hash
 from data.state import State
+from data.text import normalise
 from infra.clock import HOUR_US
 
 __all__ = ["Catalogue", "Lists"]
 
 _cached_code = lru_cache(maxsize=4_096)(code_of)
+_normalised = lru_cache(maxsize=4_096)(normalise)
+_COLUMNS = ("_department", "_text_hash", "_updated_us", "_category_label", "_department_label")
 
 
 @dataclass(frozen=True)
 class Lists:
     """Rows of alive items, best first: int32 [≤ `long`] popular, [≤ `short`] new.
 
-    By code of a department or a category: a photo's classes may be either.
+    By code of a department or a category: a photo's classes may be either. `popularity` float32 [n] by
+    row, as of when the lists were sorted.
     """
 
     popular: NDArray[np.int32]
@@ -37,6 +41,7 @@ class Lists:
     newest_in: dict[int, NDArray[np.int32]]
     category_codes: NDArray[np.int32]  # [c] every category code seen, ascending
     category_departments: NDArray[np.int32]  # [c] the department of each
+    popularity: NDArray[np.float32]
 
 
 class Catalogue:
@@ -57,8 +62,11 @@ class Catalogue:
         self._department = np.zeros(0, np.int32)
         self._text_hash = np.zeros(0, np.int64)
         self._updated_us = np.zeros(0, np.int64)
+        self._category_label = np.zeros(0, np.int32)
+        self._department_label = np.zeros(0, np.int32)
+        self._labels: dict[str, int] = {}
         self._department_of: dict[int, int] = {}
-        self.lists = Lists(_no_rows(), {}, {}, _no_rows(), _no_rows())
+        self.lists = Lists(_no_rows(), {}, {}, _no_rows(), _no_rows(), np.zeros(0, np.float32))
         self.refresh()
 
     @property
@@ -80,6 +88,20 @@ class Catalogue:
     def updated_us(self) -> NDArray[np.int64]:
         """int64 [n] when the item says it was created or updated last; 0 where it does not."""
         return self._updated_us[: self._n]
+
+    @property
+    def category_label(self) -> NDArray[np.int32]:
+        """int32 [≥ n]: `label` of the item's category; unlike a code, no two categories share one."""
+        return self._category_label
+
+    @property
+    def department_label(self) -> NDArray[np.int32]:
+        """int32 [≥ n]: `label` of the item's department."""
+        return self._department_label
+
+    def label(self, name: str) -> int:
+        """The number of a category or department ever seen, by its words; -1 for any other."""
+        return self._labels.get(_normalised(name), -1)
 
     def payload(self, row: int) -> dict[str, Any]:
         """The item's fields as of its last upsert."""
@@ -111,7 +133,7 @@ class Catalogue:
         if n <= len(self._department):
             return
         capacity = max(1_024, n + n // 2)
-        for name in ("_department", "_text_hash", "_updated_us"):
+        for name in _COLUMNS:
             old = getattr(self, name)
             grown = np.zeros(capacity, old.dtype)
             grown[: len(old)] = old
@@ -123,8 +145,15 @@ class Catalogue:
         department = _cached_code(str(payload.get("department") or "")) or category
         self._department[row] = department
         self._department_of[category] = department
+        self._category_label[row] = self._labelled(payload.get("category"))
+        self._department_label[row] = self._labelled(payload.get("department"))
         self._text_hash[row] = stable_hash(item_text(payload))
         self._updated_us[row] = max(_time(payload, "updated_at"), _time(payload, "created_at"))
+
+    def _labelled(self, name: Any) -> int:
+        """The label of a name, a new one where it is new; -2 for none."""
+        text = _normalised(str(name or ""))
+        return self._labels.setdefault(text, len(self._labels)) if text else -2
 
     def _sorted(self) -> Lists:
         state, n = self._state, self._n
@@ -140,6 +169,7 @@ class Catalogue:
             self._grouped(newest, self._short),
             categories,
             np.array([self._department_of[c] for c in categories.tolist()], np.int32),
+            popularity.astype(np.float32),
         )
 
     def _grouped(self, rows: NDArray[np.int32], keep: int) -> dict[int, NDArray[np.int32]]:

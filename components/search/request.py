@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+import json
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.search.filters import check_filters
 from data.schema import NONE_ID, SURFACES, stable_hash
-from data.shop import Request
+from data.shop import Filters, Request
 from infra.errors import InputError
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "MAX_SIZE",
     "PHOTO_SIDE",
     "Cursor",
+    "DeadlinePassed",
     "clean_query",
     "decode_cursor",
     "encode_cursor",
@@ -38,18 +41,28 @@ _ASKABLE = SURFACES[1:]
 _ID_BITS = (1 << 62) - 1
 
 
+class DeadlinePassed(InputError):
+    """The request's own deadline is over: nobody waits for what is still to be computed."""
+
+
 @dataclass(frozen=True)
 class Cursor:
-    """Where a page turn goes on: the list that `request_id` got from `release_id`, at `offset`."""
+    """Where a page turn goes on: the list that `request_id` got from `release_id`, at `offset`.
+
+    `filters`: what the list was narrowed to; a page turn need not say it again, and cannot change it.
+    """
 
     release_id: str
     request_id: int
     offset: int
+    filters: Filters | None = None
 
 
 def encode_cursor(cursor: Cursor) -> str:
     """The cursor as URL-safe text."""
     text = f"{cursor.release_id}.{cursor.request_id}.{cursor.offset}"
+    if cursor.filters is not None:
+        text += "|" + json.dumps(astuple(cursor.filters))
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
@@ -57,10 +70,10 @@ def decode_cursor(text: str) -> Cursor:
     """The cursor in a text that `encode_cursor` made. Raises InputError for any other text."""
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-        release_id, request_id, offset = (
-            base64.b64decode(padded, altchars=b"-_", validate=True).decode().rsplit(".", 2)
-        )
-        cursor = Cursor(release_id, int(request_id), int(offset))
+        place, _, narrowed = base64.b64decode(padded, altchars=b"-_", validate=True).decode().partition("|")
+        release_id, request_id, offset = place.rsplit(".", 2)
+        filters = _filters_of(json.loads(narrowed)) if narrowed else None
+        cursor = Cursor(release_id, int(request_id), int(offset), filters)
     except (ValueError, binascii.Error):
         cursor = Cursor("", NONE_ID, -1)
     if cursor.offset < 0 or not -(1 << 63) <= cursor.request_id < 1 << 63:
@@ -71,11 +84,26 @@ def decode_cursor(text: str) -> Cursor:
     return cursor
 
 
+def _filters_of(parts: Any) -> Filters:
+    """The filters in a cursor; ValueError for what no cursor holds."""
+    category, low, high, in_stock = parts if isinstance(parts, list) and len(parts) == 4 else (None,) * 4
+    prices = all(price is None or type(price) in (int, float) for price in (low, high))
+    if not (isinstance(category, str) and isinstance(in_stock, bool) and prices):
+        raise ValueError("not filters")
+    try:
+        filters = Filters(category, low, high, in_stock)
+        check_filters(filters)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    return filters
+
+
 def validate(request: Request, *, photos: int) -> None:
     """Refuse what cannot be answered. `photos`: how many catalogue photos there are.
 
     Raises InputError for an unknown surface, a query over 1,000 characters, a page below 1 or over
-    100 items, a negative offset, a photo that does not exist, or a `similar` without an item.
+    100 items, a negative offset, filters that contradict themselves, a photo that does not exist, or a
+    `similar` without an item.
     """
     if request.surface not in _ASKABLE:
         raise InputError(f"surface {request.surface!r}; expected one of {', '.join(_ASKABLE)}")
@@ -89,6 +117,8 @@ def validate(request: Request, *, photos: int) -> None:
         raise InputError(f"offset {request.offset}; expected 0 or more")
     if request.surface == "similar" and request.item_id == NONE_ID:
         raise InputError("similar items of no item; give item_id")
+    if request.filters is not None:
+        check_filters(request.filters)
     if request.photo < -1 or (request.photo >= photos > 0):
         raise InputError(f"photo {request.photo}; expected 0 to {photos - 1}, or -1 for none")
 
@@ -106,6 +136,8 @@ def request_id_of(request: Request) -> int:
         f"{request.surface} {request.time_us} {request.user_id} {request.session_id} {request.photo} "
         f"{request.item_id} {request.offset} {clean_query(request.query)}"
     )
+    if request.filters is not None:
+        text += f" {clean_query(repr(request.filters))}"
     return stable_hash(text) & _ID_BITS
 
 

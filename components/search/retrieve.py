@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.search.catalogue import Catalogue
+from components.search.filters import Passing, passing
 from components.search.live import Live
-from components.search.queries import VectorHits, nearest
+from components.search.queries import KnownQuery, TextHits, VectorHits, nearest
 from components.search.recommend import excluded, user_vector
 from components.search.retrieve_kernel import fuse_rows, text_rows, vector_rows
 from components.search.understand import Meaning
@@ -43,6 +44,7 @@ _NO_ROWS: NDArray[np.int32] = np.empty(0, np.int32)
 _NO_SCORES = np.empty(0, np.float32)
 _NO_BITS = np.empty(0, np.uint8)
 _NO_TIERS = np.empty(0, np.int8)
+_NO_HITS = VectorHits(np.empty(0, np.int64), _NO_SCORES)
 _NEW_TIER = 1  # where a delta item, which has no tier yet, stands among equal text matches
 
 
@@ -103,11 +105,13 @@ class _Scene:
     in_stock: bool
     left_out: NDArray[np.int32]  # rows never to offer
     image_codes: NDArray[np.int32]
+    alive: NDArray[np.bool_]  # by row: not deleted, and passes the filter
+    narrowed: Passing | None  # what passes the filter; None without one
 
     def offered(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
         """Those of the rows that may be offered."""
         rows = rows[rows < self.live.n]
-        keep = self.state.alive[rows]
+        keep = self.alive[rows]
         if self.in_stock:
             keep &= self.state.stock[rows] > 0
         rows = rows[keep]
@@ -132,12 +136,21 @@ def retrieve(
     `with_vectors=False` leaves the vector index out, `with_words=False` the tiers; `image_codes`:
     `class_codes` of the image classifier.
     """
+    narrowed = None
+    if request.filters is not None:
+        narrowed = passing(request.filters, state, catalogue, live.n)
+        if not len(narrowed.rows):
+            return fuse([], config.candidates)
     left_out = _NO_ROWS
     if request.surface in ("recommend", "similar"):
         item_row = state.item_row(request.item_id) if request.surface == "similar" else -1
         left_out = excluded(state, meaning.context.user_row, item_row=item_row)
     in_stock = request.surface in config.in_stock_only
-    scene = _Scene(request, meaning, release, live, state, catalogue, config, in_stock, left_out, image_codes)
+    alive = state.items.alive if narrowed is None else narrowed.mask
+    scene = _Scene(
+        request, meaning, release, live, state, catalogue, config, in_stock, left_out, image_codes,
+        alive, narrowed,
+    )  # fmt: skip
     sources = []
     if len(meaning.image_probs):
         sources.append(_by_photo(scene))
@@ -145,17 +158,13 @@ def retrieve(
         sources.append(_by_words(scene))
     if with_vectors and meaning.query_vector is not None:
         of_words = meaning.query_vector is meaning.known.vector
-        hits = (
-            meaning.known.nearest(config.vectors)
-            if of_words
-            else nearest(release, meaning.query_vector, config.vectors)
-        )
-        sources.append(_by_vector(scene, meaning.query_vector, hits, VECTOR, VECTOR_DELTA))
+        known = meaning.known if of_words else None
+        sources.append(_by_vector(scene, meaning.query_vector, config.vectors, VECTOR, VECTOR_DELTA, known))
     nothing_asked = not any(len(s.rows) for s in sources)
     if with_vectors and (nothing_asked or request.surface == "recommend"):
         user = user_vector(state, meaning.context, live.vectors)
         if user is not None:
-            sources.append(_by_vector(scene, user, nearest(release, user, config.user), USER, USER))
+            sources.append(_by_vector(scene, user, config.user, USER, USER))
     if nothing_asked:
         popular = _by_popularity(scene)
         if sources and len(sources[-1].rows):
@@ -192,15 +201,19 @@ def found_by(bits: int) -> list[str]:
 def _by_words(scene: _Scene) -> Source:
     """Base hits of the tiers and delta items, by share of the query's words matched, tier, BM25."""
     live, config, state = scene.live, scene.config, scene.state
-    hits = scene.meaning.known.text_hits(config.text, enough=config.text_enough)
+    known = scene.meaning.known
+    hits = known.text_hits(config.text, enough=config.text_enough)
+    delta = live.text_delta
+    if scene.narrowed is not None:
+        hits, delta = _narrowed_text(scene, hits)
     rows, bits, tiers = text_rows(
         hits.at,
         hits.scores,
         hits.tiers,
         live.text_rows,
         live.stale_text,
-        live.text_delta,
-        state.items.alive,
+        delta,
+        scene.alive,
         state.items.stock,
         scene.in_stock,
         scene.left_out,
@@ -213,36 +226,90 @@ def _by_words(scene: _Scene) -> Source:
         TEXT_DELTA,
         _NEW_TIER,
     )
+    if delta is not live.text_delta:
+        bits[~live.stale_text[rows]] = TEXT
     return Source(rows, bits, tiers=tiers)
 
 
+def _narrowed_text(scene: _Scene, hits: TextHits) -> tuple[TextHits, NDArray[np.int32]]:
+    """Hits and rows to search one by one, where a filter leaves too few of the usual hits.
+
+    All rows that pass, where these are few; else the tiers are asked for more hits.
+    """
+    live, config, narrowed = scene.live, scene.config, scene.narrowed
+    assert narrowed is not None, "without a filter the usual hits are enough"
+    rows = live.text_rows[hits.at]
+    rows = rows[(rows >= 0) & (rows < live.n)]
+    passed = rows[narrowed.mask[rows] & ~live.stale_text[rows]]
+    if len(passed) >= config.candidates:
+        return hits, live.text_delta
+    if narrowed.few:
+        return hits, np.setdiff1d(narrowed.rows, passed, assume_unique=True)
+    index = scene.release.lexical_index
+    words, more = scene.meaning.rewritten.words, config.text * narrowed.times
+    at, scores = index.search_all_then_any(words, more, enough=config.text_enough * narrowed.times)
+    return TextHits(at, scores, np.asarray(index.tiers[at])), live.text_delta
+
+
 def _by_vector(
-    scene: _Scene, vector: NDArray[np.float32], hits: VectorHits, base_bit: int, delta_bit: int
+    scene: _Scene,
+    vector: NDArray[np.float32],
+    k: int,
+    base_bit: int,
+    delta_bit: int,
+    known: KnownQuery | None = None,
 ) -> Source:
-    """Nearest items of the base index and of the delta, by inner product."""
-    live, items = scene.live, scene.state.items
+    """The k nearest items of the base index and of the delta, by inner product.
+
+    `known`: the query whose vector it is, for its hits are remembered. Behind a filter that few rows
+    pass, all of these are compared; behind a wider one the index is asked for more.
+    """
+    live, items, narrowed = scene.live, scene.state.items, scene.narrowed
+    delta = live.vector_delta
+    if narrowed is None:
+        hits = nearest(scene.release, vector, k) if known is None else known.nearest(k)
+    elif narrowed.few:
+        hits, delta = _NO_HITS, narrowed.rows
+    else:
+        hits = nearest(scene.release, vector, k * narrowed.times)
     rows, bits = vector_rows(
         hits.at,
         hits.scores,
         live.vector_rows,
         live.stale_vector,
-        live.vector_delta,
-        items.alive,
+        delta,
+        scene.alive,
         items.stock,
         scene.in_stock,
         scene.left_out,
         live.vectors,
         vector,
-        len(hits.at),
+        k,
         base_bit,
         delta_bit,
     )
+    if delta is not live.vector_delta:
+        bits[~live.stale_vector[rows]] = base_bit
     return Source(rows, bits)
 
 
 def _by_popularity(scene: _Scene) -> Source:
-    rows = scene.offered(scene.catalogue.lists.popular)[: scene.config.popular]
+    rows = scene.offered(_popular(scene, None))[: scene.config.popular]
     return Source(rows, np.full(len(rows), POPULAR, np.uint8))
+
+
+def _popular(scene: _Scene, code: int | None) -> NDArray[np.int32]:
+    """The most popular rows, if a code is given of that department or category; all that pass a filter."""
+    lists, narrowed = scene.catalogue.lists, scene.narrowed
+    if narrowed is None:
+        return lists.popular if code is None else lists.popular_in.get(code, _NO_ROWS)
+    rows = narrowed.rows
+    if code is not None:
+        department, category = scene.catalogue.department, scene.state.category
+        rows = rows[(department[rows] == code) | (category[rows] == code)]
+    known = rows[rows < len(lists.popularity)]
+    best = known[np.argsort(-lists.popularity[known], kind="stable")]
+    return np.concatenate([best, rows[len(known) :]])
 
 
 def _by_photo(scene: _Scene) -> Source:
@@ -256,8 +323,9 @@ def _by_photo(scene: _Scene) -> Source:
         code = int(codes[i])
         if share < config.photo_least or code not in lists.popular_in:
             continue
-        wanted = int(np.ceil(share * config.candidates))
-        popular = scene.offered(lists.popular_in[code])[: int(np.ceil(wanted * config.photo_share))]
+        # Behind a filter the other departments may have nothing to give.
+        wanted = int(np.ceil(share * config.candidates)) if scene.narrowed is None else config.candidates
+        popular = scene.offered(_popular(scene, code))[: int(np.ceil(wanted * config.photo_share))]
         new = scene.offered(lists.newest_in[code])
         new = new[~np.isin(new, popular)][: wanted - len(popular)]
         of_department = np.concatenate([popular, new])

@@ -13,7 +13,7 @@ from numba import njit
 
 from models.candidate_kernel import match_into
 
-__all__ = ["fuse_rows", "text_rows", "vector_rows"]
+__all__ = ["fuse_rows", "passing_mask", "text_rows", "vector_rows"]
 
 _NO_TIER = -1
 
@@ -193,3 +193,27 @@ def fuse_rows(rows: Any, bits: Any, tiers: Any, starts: Any, weights: Any, const
                 tier[place] = tiers[i]
     order = _ordered(-fused[:m], found[:m])[:keep]
     return found[order], fused[order].astype(np.float32), of[order], tier[order]
+
+
+@njit(cache=True)
+def passing_mask(
+    alive: Any,
+    stock: Any,
+    price: Any,
+    category: Any,
+    department: Any,
+    wanted: int,
+    priced: bool,
+    low: Any,
+    high: Any,
+    in_stock: bool,
+) -> Any:
+    """Which rows pass a filter: bool [len(alive)]. `wanted`: a label of category or department, -1 any."""
+    out = np.zeros(len(alive), np.bool_)
+    for row in range(len(alive)):
+        if not alive[row] or (in_stock and stock[row] <= 0):
+            continue
+        if priced and not (price[row] > 0 and low <= price[row] <= high):
+            continue
+        out[row] = wanted < 0 or category[row] == wanted or department[row] == wanted
+    return out

@@ -18,7 +18,7 @@ from components.search.pages import PageCache
 from components.search.pipeline import PipelineConfig, SearchPipeline
 from components.search.summarise import Summaries, item_json
 from components.serving.swap import Answer
-from data.shop import Request
+from data.shop import Filters, Request
 from data.state import State
 from infra.settings import Home
 from models.compiled import compile_ranker
@@ -147,4 +147,5 @@ def warming_requests(state: State, now_us: int) -> list[Request]:
         item_id = int(state.item_ids[row])
         requests.append(Request("search", now_us, query=" ".join(words[:3]), user_id=item_id))
         requests.append(Request("similar", now_us, item_id=item_id))
+    requests.append(Request("recommend", now_us, filters=Filters(in_stock=True)))
     return [replace(request, request_id=i) for i, request in enumerate(requests)]

@@ -36,6 +36,10 @@ _PAGE = [
     _parameter("offset", "the first item of the page (default 0); better use `cursor`", "integer"),
     _parameter("cursor", "the `cursor` of the page before; carries its release and list"),
     _parameter("explain", "1: say why each item is there", "boolean"),
+    _parameter("category", "only items of this category or department, by its words"),
+    _parameter("price_min", "only items with a price from this up", "number"),
+    _parameter("price_max", "only items with a price up to this", "number"),
+    _parameter("in_stock", "1: only items in stock", "boolean"),
 ]
 _REFUSALS = {
     "400": "a wrong parameter",
@@ -65,6 +69,11 @@ _PAGE_SCHEMA = {
         "degraded": {"type": "array", "items": {"type": "string"}},
         "timings_us": {"type": "object", "additionalProperties": {"type": "integer"}},
         "items": {"type": "array", "items": {"type": "object"}},
+        "notes": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "what to tell the shopper; absent where there is nothing to tell",
+        },
     },
 }
 
