@@ -149,17 +149,19 @@ def cluster_error(
 ) -> NDArray[np.float64]:
     """Standard error of the mean over slices that comes of which queries were asked: float64 [k].
 
-    `queries`: of each slice float64 [q, k], already differences where these are asked for; `clusters`: of
-    each slice int64 [q], e.g. the session; None: each query for itself. The linearised equivalent of
-    resampling clusters within each slice, of equal weight.
+    `queries`: of each slice float64 [q, k], already differences where these are asked for, NaN where not
+    available: the mean is then over fewer slices; `clusters`: of each slice int64 [q], e.g. the session;
+    None: each query for itself. The linearised equivalent of resampling clusters within each slice, of
+    equal weight.
     """
-    squared, slices = 0.0, 0
+    squared, slices = np.zeros(0), np.zeros(0, np.int64)
     for at, values in enumerate(queries):
         x = np.asarray(values, np.float64)
         x = x[:, None] if x.ndim == 1 else x
         if not len(x):
             continue
-        slices += 1
+        if not len(slices):
+            squared, slices = np.zeros(x.shape[1]), np.zeros(x.shape[1], np.int64)
         label = np.arange(len(x)) if clusters is None or not len(clusters) else np.asarray(clusters[at])
         _, group = np.unique(label, return_inverse=True)
         held = np.isfinite(x)
@@ -167,10 +169,9 @@ def cluster_error(
         residual = np.where(held, x - np.where(held, x, 0.0).sum(0) / count, 0.0)
         n = int(group.max()) + 1
         total = np.stack([np.bincount(group, residual[:, k], n) for k in range(x.shape[1])], axis=1)
-        squared = squared + (total**2).sum(0) / count**2 * (n / max(1, n - 1))
-    if not slices:
-        return np.zeros(0)
-    return np.asarray(np.sqrt(squared) / slices)
+        squared += (total**2).sum(0) / count**2 * (n / max(1, n - 1))
+        slices += held.any(0)
+    return np.asarray(np.sqrt(squared) / np.maximum(1, slices))
 
 
 class _Plan:

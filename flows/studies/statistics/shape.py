@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import fdtrc
 
 from flows.studies.statistics.intervals import block_bootstrap, interval, of_draws
+from flows.studies.statistics.sizes import size_and_age
 from flows.studies.statistics.staleness import AgeScores, Curve, curve
 from models.metrics import Interval
 
@@ -25,7 +26,6 @@ KINDS = ("flat", "decay", "shift", "weekly", "growth")
 _DATES = 60  # dates that are tried
 _BY_CHANCE = 1e-3  # of the F test of the best date, the best of some ten that differ
 _FEWEST = 3  # slices after a date, below which nothing is said of it
-_SAME_ROWS = 0.9  # oldest over youngest: above it, trainings count as equally large
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Shape:
     `loss`: from the youngest to the oldest age, by the slope over the logarithm of age; `weekly`: quality
     of a model of seven days less that of one of three; `shift_us`: the date that explains most, `drop`:
     what a model from before it loses after it, `date_over_age`: log-likelihood, a slice and age, of the
-    fit by date less that of the fit by age; `by_size`: the youngest model on all data less on the smallest
-    fraction; `at_equal_size`: what older models lose against a young one of as many rows; growth is
-    where more of their loss goes than is left at equal size, or what is left is not above zero.
+    fit by date less that of the fit by age. Where older trainings are smaller: `by_size` and
+    `at_equal_size`, what an old model loses for having fewer rows, and for its age at as many rows;
+    `size_over_age` the first less the second. Growth is where size explains more than age beyond chance.
     """
 
     kind: str
@@ -48,6 +48,7 @@ class Shape:
     date_over_age: Interval | None = None
     by_size: Interval | None = None
     at_equal_size: Interval | None = None
+    size_over_age: Interval | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -65,12 +66,12 @@ def shape(
     found = found or curve(scores, seed=seed)
     loss = _loss(found)
     weekly = _weekly(scores, seed)
-    size = _sizes(scores, fractions, seed)
+    size = size_and_age(scores, fractions, seed=seed)
     date = _shift(scores, seed)
     kind = "flat"
     if weekly is not None and weekly.low > 0:
         kind = "weekly"
-    elif size is not None and size[0].low > 0 and size[2]:
+    elif size is not None and size.by_size.low > 0 and size.size_over_age.low > 0:
         kind = "growth"
     elif date is not None and date[3] and date[1].low > 0 and date[2].low > 0:
         kind = "shift"
@@ -81,12 +82,12 @@ def shape(
         loss,
         weekly,
         *((None, None, None) if date is None else date[:3]),
-        *((None, None) if size is None else size[:2]),
+        *((None, None, None) if size is None else (size.by_size, size.at_equal_size, size.size_over_age)),
     )
 
 
 def _loss(found: Curve) -> Interval:
-    held = np.isfinite(found.loss)
+    held = found.told
     if held.sum() < 2:
         return Interval(np.nan, np.nan, np.nan)
     x = np.log(np.maximum(found.ages_d[held], found.ages_d[-1] * 1e-4))
@@ -188,37 +189,3 @@ def _centred(values: NDArray[np.float64], held: NDArray[np.bool_]) -> NDArray[np
     x = np.where(held, values, 0.0)
     mean = x.sum(1) / np.maximum(1, held.sum(1))
     return np.asarray(np.where(held, values - mean[:, None], 0.0))
-
-
-def _sizes(
-    scores: AgeScores, fractions: Sequence[AgeScores], seed: int
-) -> tuple[Interval, Interval, bool] | None:
-    """Gain by size at the youngest age, loss by age at equal size, whether size explains more."""
-    parts = [f for f in fractions if f.rows is not None and len(f.ages_us)]
-    if scores.rows is None or not parts:
-        return None
-    if np.nanmean(scores.rows[:, -1]) > _SAME_ROWS * np.nanmean(scores.rows[:, 0]):
-        return None
-    ladder = [*parts, scores]
-    young_rows = np.stack([np.asarray(f.rows)[:, 0] for f in ladder], axis=1)  # [s, f]
-    young = np.stack([f.ndcg[:, 0] for f in ladder], axis=1)
-    matched, raw = np.full(len(young), np.nan), np.full(len(young), np.nan)
-    for s in range(len(young)):
-        there = np.flatnonzero(np.isfinite(young[s]) & (young_rows[s] > 0))
-        order = there[np.argsort(young_rows[s, there], kind="stable")]
-        rows = scores.rows[s]
-        older = np.isfinite(scores.ndcg[s]) & (np.arange(len(rows)) > 0)
-        if len(order) < 2:
-            continue
-        older &= (rows >= young_rows[s, order[0]]) & (rows < _SAME_ROWS * young_rows[s, order[-1]])
-        if older.any():
-            equal = np.interp(np.log(rows[older]), np.log(young_rows[s, order]), young[s, order])
-            matched[s] = float(np.mean(equal - scores.ndcg[s, older]))
-            raw[s] = float(np.mean(scores.ndcg[s, 0] - scores.ndcg[s, older]))
-    if np.isfinite(matched).sum() < _FEWEST:
-        return None
-    smallest = min(parts, key=lambda f: float(np.nanmean(np.asarray(f.rows)[:, 0])))
-    by_size = interval(scores.ndcg[:, 0] - smallest.ndcg[:, 0], seed=seed, trend=True)  # rows grow with time
-    more = interval(raw - 2 * matched, seed=seed, trend=True)  # what size explains, less what is left to age
-    left = interval(matched, seed=seed, trend=True)
-    return by_size, left, more.low > 0 or left.low <= 0

@@ -32,6 +32,7 @@ __all__ = [
 _GRID = 160  # half-lives that are tried
 _SLACK = 1.1  # an age this much short of the one needed is near enough: the line is level beyond it
 _LEAST_FIT = 0.5  # of the curve: what a decay explains, if it is one
+_FEWEST = 3  # slices that an age has to be on, below which its spread over slices is not known
 _BEYOND = 8.0  # times the span of the ages: longer half-lives cannot be told from a straight line
 
 
@@ -67,7 +68,7 @@ class Curve:
     """Loss by age against the youngest model, float64 [a] each; the first is 0. `draws` [repeats, a].
 
     `plain` [repeats, a], `widen` [repeats]: draws as resampled, for functions of the curve's shape
-    (`shape_bootstrap`).
+    (`shape_bootstrap`). `slices` int64 [a]: on how many slices each age was measured.
     """
 
     ages_d: NDArray[np.float64]
@@ -77,6 +78,12 @@ class Curve:
     draws: NDArray[np.float64]
     plain: NDArray[np.float64]
     widen: NDArray[np.float64]
+    slices: NDArray[np.int64]
+
+    @property
+    def told(self) -> NDArray[np.bool_]:
+        """The ages on enough slices to say what is chance in them: bool [a]; one of luck is no decay."""
+        return np.isfinite(self.loss) & (self.slices >= min(_FEWEST, int(self.slices.max(initial=0))))
 
     def at(self, age_d: float) -> Interval:
         """The loss at an age between those of the ladder."""
@@ -185,7 +192,8 @@ def curve(
     found = [of_draws(mean[k], draws[:, k]) for k in range(loss.shape[1])]
     low, high = np.array([i.low for i in found]), np.array([i.high for i in found])
     plain, widen = shape_bootstrap(loss, block=block, repeats=repeats, seed=seed, worlds=worlds)
-    return Curve(scores.ages_d, mean, low, high, draws, plain, widen)
+    slices = np.isfinite(loss).sum(0)
+    return Curve(scores.ages_d, mean, low, high, draws, plain, widen, slices)
 
 
 def half_life(found: Curve) -> HalfLife | None:
@@ -194,10 +202,10 @@ def half_life(found: Curve) -> HalfLife | None:
     h is searched on a grid of logarithms, A and c by least squares. The interval is that of the same fit
     to each resampled curve, with the deviations of log h widened for few and correlated slices. None where
     the loss does not rise with age beyond chance (the slope over the logarithm of age is not above zero at
-    97.5 %), where the fit explains less than half of the curve (as with what recurs), or where ages are
-    fewer than three.
+    97.5 %), where the fit explains less than half of the curve (as with what recurs), or where ages on
+    enough slices are fewer than three.
     """
-    held = np.isfinite(found.loss)
+    held = found.told
     ages, loss, draws = found.ages_d[held], found.loss[held], found.draws[:, held]
     told = np.isfinite(draws).all(1)
     draws, plain, widen = draws[told], found.plain[told][:, held], found.widen[told]

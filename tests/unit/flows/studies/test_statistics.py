@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from flows.studies.statistics.attribution import arms
 from flows.studies.statistics.choice import Policy, choose, halves, interval_name, pareto
 from flows.studies.statistics.intervals import block_bootstrap, cluster_error, interval, of_draws, upper_bound
 from flows.studies.statistics.shape import shape
+from flows.studies.statistics.sizes import size_and_age
 from flows.studies.statistics.staleness import (
     AgeScores,
     curve,
@@ -96,6 +99,17 @@ def test_queries_within_slices_set_the_least_width() -> None:
     sessions = [np.repeat(np.arange(10), 4)] * 10  # queries of a session are alike: fewer are known
     alike = [np.repeat(q[::4], 4, axis=0) for q in queries]
     assert cluster_error(alike, sessions)[0] > 1.7 * cluster_error(alike)[0]
+
+
+def test_an_error_is_over_the_slices_that_hold_the_column() -> None:
+    queries = [np.random.default_rng(k).standard_normal((40, 2)) for k in range(8)]
+    for q in queries[2:]:
+        q[:, 1] = np.nan
+    both, first = cluster_error(queries), cluster_error([q[:, :1] for q in queries[:2]])
+    assert both[0] == pytest.approx(1 / np.sqrt(320), rel=0.2)
+    assert both[1] == pytest.approx(cluster_error([q[:, 1:] for q in queries[:2]])[0])
+    assert both[1] == pytest.approx(first[0], rel=0.4)
+    assert len(cluster_error([])) == 0
 
 
 def test_one_slice_has_its_queries_only() -> None:
@@ -242,6 +256,42 @@ def test_kinds_of_decline_are_told_apart() -> None:
     assert sum(shape(g, fractions=f).kind == "growth" for g, f in grown) >= 11
     stale = [_sized(s, decay=0.3) for s in seeds]
     assert sum(shape(g, fractions=f).kind == "decay" for g, f in stale) >= 11
+
+
+def test_an_age_on_one_slice_is_no_decay() -> None:
+    """Without decay, the one slice that reaches back so far had bad luck: that is not known to be age."""
+    for seed in range(6):
+        base = _decay(seed, worth=0.0, noise=0.004)
+        ndcg = base.ndcg.copy()
+        ndcg[:-1, -1] = np.nan
+        ndcg[-1, -1] = ndcg[-1, 0] - 0.1
+        found = curve(_scores(ndcg))
+        assert found.told.tolist() == [True] * 7 + [False]
+        assert found.slices[-1] == 1
+        assert half_life(found) is None
+        lucky, without = _scores(ndcg), _scores(base.ndcg)
+        without = replace(without, ages_us=without.ages_us[:-1], ndcg=without.ndcg[:, :-1])
+        assert shape(lucky).loss.mean == pytest.approx(shape(without).loss.mean)
+        assert shape(lucky).loss.low == pytest.approx(shape(without).loss.low, abs=1e-3)
+
+
+def test_size_and_age_are_parted() -> None:
+    """What older models lose is parted into what was put in; the whole is their sum."""
+    whole, parts = _sized(3, decay=0.3)
+    found = size_and_age(whole, parts)
+    assert found is not None
+    assert found.size_over_age.high < 0
+    assert found.size_over_age.mean == pytest.approx(found.by_size.mean - found.at_equal_size.mean)
+    whole, parts = _sized(3, decay=0.0)
+    found = size_and_age(whole, parts)
+    assert found is not None
+    assert found.at_equal_size.low <= 0.005
+    oldest = [r[r >= p[0]][-1] for r, p in zip(whole.rows, parts[0].rows, strict=True)]  # type: ignore[arg-type, index]
+    lost = 0.1 * np.log2(whole.rows[:, 0] / oldest).mean()  # type: ignore[index]
+    assert found.by_size.low <= lost <= found.by_size.high
+    assert found.by_size.mean == pytest.approx(lost, rel=0.15)
+    assert size_and_age(whole, []) is None
+    assert size_and_age(_scores(whole.ndcg, rows=np.full(whole.ndcg.shape, 1_000.0)), parts) is None
 
 
 def test_a_shift_is_dated() -> None:
