@@ -6,7 +6,7 @@ It makes no world and judges none: a case looks at what `calibrate.judge` found.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flows.studies.calibration.runs import Setting
@@ -108,7 +108,16 @@ CASES: tuple[Case, ...] = (
         "all data since the start, no drift: told as growth",
         lambda r: r["kind"] == "growth",
         17,
-        first=2000,
+        first=3000,
+    ),
+    Case(
+        "growth with drift",
+        Setting(replace(_GROWTH, value_half_life_d=5.0), None, (0.35, 0.65, 1.0)),
+        "all data since the start, and values revert with 5 d: told as decay",
+        lambda r: r["kind"] == "decay",
+        17,
+        most=8,
+        first=3000,
     ),
     Case("no drift", Setting(SmallWorldConfig()), "told as flat", lambda r: r["kind"] == "flat", 17),
     Case(
@@ -124,7 +133,8 @@ CASES: tuple[Case, ...] = (
         "the real simulator without drift: no decay, nothing gained by fresh weights",
         lambda r: r["kind"] == "flat" and r["weights"]["low"] <= 0,
         17,
-        most=4,
+        most=8,
+        first=3000,
     ),
     Case(
         "shop: values only",

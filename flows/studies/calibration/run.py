@@ -22,7 +22,7 @@ import numpy as np
 from flows.studies.calibration.cases import CASES, REGRET, Case
 from flows.studies.calibration.runs import Measured, Setting, measured
 from flows.studies.statistics.attribution import arms
-from flows.studies.statistics.choice import Policy, choose, interval_name
+from flows.studies.statistics.choice import MARGIN, Policy, choose, interval_name
 from flows.studies.statistics.intervals import interval
 from flows.studies.statistics.shape import shape
 from flows.studies.statistics.staleness import AgeScores, curve, half_life, interval_quality
@@ -31,7 +31,6 @@ from infra.files import write_atomic
 
 __all__ = ["calibrate", "judge", "policies", "summary", "table"]
 
-MARGIN = 0.015  # NDCG@10: declared before the run, the same for all worlds
 INTERVALS_US = (12 * HOUR_US, DAY_US, 2 * DAY_US, 4 * DAY_US, 7 * DAY_US, None)
 DELAY_US = 6 * HOUR_US
 _MARKS = ("<!-- calibration: begin -->", "<!-- calibration: end -->")
@@ -80,6 +79,8 @@ def judge(found: Measured, *, seed: int = 0) -> dict[str, Any]:
         "trainings": found.trainings,
         "cpu_s": round(found.cpu_s, 2),
     }
+    if kind.by_size is not None and kind.at_equal_size is not None:
+        told |= {"by_size": kind.by_size.as_dict(), "at_equal_size": kind.at_equal_size.as_dict()}
     options = policies(scores)
     if all(np.isfinite(p.quality).all() for p in options):
         chosen = choose(options, margin=MARGIN, seed=seed)
@@ -193,13 +194,20 @@ def _note(case: Case, results: Sequence[Mapping[str, Any]]) -> str:
         return f"median {np.median(regret):.1%}, largest {regret.max():.1%}; {', '.join(picks)}".replace(
             "%", " %"
         )
-    if case.name in ("values only", "tastes and churn only", "shuffled clicks") or case.most:
+    if case.name in ("values only", "tastes and churn only", "shuffled clicks") or case.name.startswith(
+        "shop"
+    ):
         weights = np.median([r["weights"]["mean"] for r in results])
         state = np.median([r["state"]["mean"] for r in results])
         return f"full − state_fresh {weights:+.3f}, state_fresh − frozen {state:+.3f} (medians)"
     key = "interval" if case.name.startswith("null") else "kind"
     told_as = [str(r[key]) for r in results]
-    return ", ".join(f"{told_as.count(k)} {k}" for k in sorted(set(told_as)))
+    counts = ", ".join(f"{told_as.count(k)} {k}" for k in sorted(set(told_as)))
+    parted = [r for r in results if "by_size" in r]
+    if not parted:
+        return counts
+    size, age = (np.median([r[k]["mean"] for r in parted]) for k in ("by_size", "at_equal_size"))
+    return f"{counts}; lost by size {size:.3f}, by age {age:.3f} (medians)"
 
 
 def table(document: Mapping[str, Any]) -> str:
