@@ -24,7 +24,7 @@ from components.search.queries import QueryMemory, class_codes, normalised
 from components.search.rank import ExploreConfig, Ranked
 from components.search.request import (
     Cursor,
-    clean_query,
+    DeadlinePassed,
     decode_cursor,
     encode_cursor,
     request_id_of,
@@ -34,13 +34,13 @@ from components.search.request import (
 from components.search.retrieve import Candidates, RetrieveConfig, retrieve
 from components.search.summarise import Summaries, live_positions
 from components.search.understand import Meaning, understand
-from data.schema import IMPRESSION, NONE_ID, SURFACES, stable_hash
+from data.schema import NONE_ID, stable_hash
 from data.shop import Reply, Request
 from data.state import State
 from infra.errors import InputError
 from models.release import Release
 
-__all__ = ["MAKES_LIST", "Answer", "PipelineConfig", "SearchPipeline", "Stage", "Work", "impression_columns"]
+__all__ = ["MAKES_LIST", "Answer", "PipelineConfig", "SearchPipeline", "Stage", "Work"]
 
 _Part = TypeVar("_Part")
 MAKES_LIST = frozenset({"understand", "retrieve", "rank"})
@@ -51,16 +51,19 @@ MAKES_LIST = frozenset({"understand", "retrieve", "rank"})
 class PipelineConfig:
     """What a deployment may choose.
 
-    `deadline_ms`: of a request from its arrival; None holds none. Parts are left out in this order,
-    each where its share of the deadline is already spent when its turn comes: `vectors` (at
-    `vectors_by`), `ranker` (at `ranker_by`).
+    `deadline_ms`: of a request from its arrival, where it states none; None holds none. Parts are left out
+    in this order, each where its share of the deadline is already spent when its turn comes: `vectors` (at
+    `vectors_by`), all but `hurried_candidates` of the `candidates` (at `candidates_by`), `ranker` (at
+    `ranker_by`). Past a deadline that the request states, nothing is computed any more.
     """
 
     retrieve: RetrieveConfig = field(default_factory=RetrieveConfig)
     explore: ExploreConfig = field(default_factory=ExploreConfig)
-    deadline_ms: float | None = 100.0
-    vectors_by: float = 0.5
-    ranker_by: float = 0.75
+    deadline_ms: float | None = 250.0
+    vectors_by: float = 0.2
+    candidates_by: float = 0.25
+    ranker_by: float = 0.3
+    hurried_candidates: int = 50
     page_lists: int = 4_096
 
     @classmethod
@@ -76,6 +79,8 @@ class Work:
     request: Request
     arrived_ns: int
     live: Live
+    deadline_ms: float | None = None
+    stated: bool = False  # the deadline is the request's own: nobody waits after it
     upload: NDArray[np.uint8] | None = None
     want_features: bool = False
     request_id: int = NONE_ID
@@ -142,6 +147,8 @@ class SearchPipeline:
         self.view = view
         self.state = state
         self.config = config or PipelineConfig()
+        whole = self.config.retrieve
+        self._hurried = replace(whole, candidates=min(whole.candidates, self.config.hurried_candidates))
         self.pages = PageCache(self.config.page_lists) if pages is None else pages
         self.summaries = Summaries(state) if summaries is None else summaries
         self.stages = (
@@ -186,12 +193,16 @@ class SearchPipeline:
         image: NDArray[np.uint8] | None = None,
         explain: bool = False,
         arrived_ns: int | None = None,
+        deadline_ms: float | None = None,
     ) -> Answer:
         """The reply, the list it is a page of, and the page's items as JSON.
 
-        `arrived_ns`: when the request came in, by `timer_ns`; the deadline counts from then.
+        `arrived_ns`: when the request came in, by `timer_ns`; the deadline counts from then. `deadline_ms`:
+        its own; raises DeadlinePassed where there is still something to compute after it.
         """
-        work = self.begin(request, image=image, arrived_ns=arrived_ns, want_features=explain)
+        work = self.begin(
+            request, image=image, arrived_ns=arrived_ns, want_features=explain, deadline_ms=deadline_ms
+        )
         last = self._timer_ns()
         spans: list[Span] = []
         durations: list[int] = []
@@ -200,6 +211,8 @@ class SearchPipeline:
             if work.ranked is not None and stage.name in MAKES_LIST:
                 durations.append(NOT_RUN)  # a page turn: the list is there
                 continue
+            if work.stated:
+                _still_waited_for(work, last)
             stage.call(work)
             now = self._timer_ns()
             spans.append(Span(stage.name, stage.kind, (last - begun) // 1_000, (now - last) // 1_000))
@@ -215,11 +228,14 @@ class SearchPipeline:
         image: NDArray[np.uint8] | None = None,
         arrived_ns: int | None = None,
         want_features: bool = False,
+        deadline_ms: float | None = None,
     ) -> Work:
         """The request as work for the stages, which see the release's view of the state as it is now."""
         upload = None if image is None else to_photo(image)
         arrived = self._timer_ns() if arrived_ns is None else arrived_ns
-        return Work(request, arrived, self.view.live, upload, want_features)
+        stated = deadline_ms is not None
+        held = deadline_ms if stated else self.config.deadline_ms
+        return Work(request, arrived, self.view.live, held, stated, upload, want_features)
 
     def finish(self, work: Work, spans: Sequence[Span], *, total_us: int, explain: bool = False) -> Answer:
         """The answer of work that went through all stages, wherever they ran."""
@@ -254,8 +270,8 @@ class SearchPipeline:
         if cursor is not None and request.filters != cursor.filters:
             if request.filters is not None:
                 raise InputError(
-                    "filters other than those of the cursor's list; expected the same or none: leave them out "
-                    "to go on, or leave the cursor out to start anew"
+                    "filters other than those of the cursor's list; expected the same or none: leave them "
+                    "out to go on, or leave the cursor out to start anew"
                 )
             request = work.request = replace(request, filters=cursor.filters)
         work.request_id = work.list_id = request_id_of(request)
@@ -318,7 +334,9 @@ class SearchPipeline:
         )
 
     def _retrieve(self, work: Work) -> None:
-        in_time = self._in_time(work, self.config.vectors_by, "vectors")
+        config = self.config
+        in_time = self._in_time(work, config.vectors_by, "vectors")
+        whole = self._in_time(work, config.candidates_by, "candidates")
         work.candidates = retrieve(
             work.request,
             _done(work.meaning),
@@ -326,7 +344,7 @@ class SearchPipeline:
             live=work.live,
             state=self.state,
             catalogue=self.view.catalogue,
-            config=self.config.retrieve,
+            config=config.retrieve if whole else self._hurried,
             image_codes=self._image_codes,
             with_vectors=in_time,
         )
@@ -356,40 +374,22 @@ class SearchPipeline:
 
     def _in_time(self, work: Work, share: float, part: str) -> bool:
         """Whether a part may still be done; if not, it is named in `degraded`."""
-        if self.config.deadline_ms is None:
+        if work.deadline_ms is None:
             return True
         spent_ms = (self._timer_ns() - work.arrived_ns) / 1e6
-        if spent_ms <= share * self.config.deadline_ms:
+        if spent_ms <= share * work.deadline_ms:
             return True
         work.degraded += (part,)
         return False
 
 
-def impression_columns(request: Request, answer: Answer) -> dict[str, Any]:
-    """The impressions of the page shown, one row an item: columns of `EVENT_SCHEMA` without ids and times.
-
-    The serving layer adds event_id, known_time and wall_time when it journals them.
-    """
-    ranked, positions, reply = answer.ranked, answer.positions, answer.reply
-    n = len(positions)
-    return {
-        "kind": np.full(n, IMPRESSION, np.int8),
-        "event_time": np.full(n, request.time_us, np.int64),
-        "user_id": np.full(n, request.user_id, np.int64),
-        "session_id": np.full(n, request.session_id, np.int64),
-        "request_id": np.full(n, reply.request_id, np.int64),
-        "release_id": [reply.release_id] * n,
-        "surface": np.full(n, SURFACES.index(request.surface), np.int8),
-        "query": [clean_query(request.query)] * n,
-        "photo": np.full(n, request.photo, np.int32),
-        "page": np.full(n, reply.offset // request.size, np.int16),
-        "item_id": reply.item_ids,
-        "position": positions.astype(np.int16),
-        "propensity": reply.propensity,
-        "state_time": np.full(n, ranked.state_time_us, np.int64),
-        "vector_score": ranked.vector_scores[positions],
-        "category_prob": ranked.category_probs[positions],
-    }
+def _still_waited_for(work: Work, now_ns: int) -> None:
+    spent_ms = (now_ns - work.arrived_ns) / 1e6
+    if work.deadline_ms is not None and spent_ms > work.deadline_ms:
+        raise DeadlinePassed(
+            f"{spent_ms:.0f} ms spent; expected an answer within the deadline of {work.deadline_ms:.0f} ms; "
+            "give it more time, or ask again when there is less to do"
+        )
 
 
 def _done(part: _Part | None) -> _Part:

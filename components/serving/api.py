@@ -20,18 +20,20 @@ from starlette.responses import Response
 
 from components.search.pipeline import Answer
 from components.serving import openapi
+from components.serving.admission import TICKET, deadline_of
 from components.serving.engine import Engine
+from components.serving.filter_parameters import FILTERS, filters_of
 from components.serving.incoming import MAX_KEY_CHARS, to_id
 from components.serving.photos import MAX_IMAGE_BYTES, decode_image, image_of_body
-from components.serving.refusals import Refusal, error_document
+from components.serving.refusals import Refusal, error_document, status_of
 from data.schema import NONE_ID
 from data.shop import Request
-from infra.errors import DataError, InputError
+from infra.errors import InputError
 
 __all__ = ["make_api"]
 
 _MAX_JSON_BYTES = 2 << 20
-_PAGE = frozenset({"user_id", "session_id", "cursor", "size", "offset", "explain"})
+_PAGE = frozenset({"user_id", "session_id", "cursor", "size", "offset", "explain"}) | FILTERS
 _JSON = "application/json"
 
 
@@ -143,16 +145,23 @@ def _add_about(app: FastAPI, engine: Engine) -> None:
         return _reply(200 if found["ready"] else 503, found)
 
     @app.get("/metrics", **openapi.METRICS)
-    async def metrics() -> Response:
-        return Response(engine.metrics_text(), media_type="text/plain; version=0.0.4")
+    async def metrics(http: HttpRequest) -> Response:
+        ticket = http.scope.get(TICKET)
+        text = engine.metrics_text()
+        if ticket is not None:
+            text += "\n".join((*ticket.admission.lines(), ""))
+        return Response(text, media_type="text/plain; version=0.0.4")
 
 
 def _add_errors(app: _Api, engine: Engine) -> None:
     @app.exception_handler(InputError)
     async def refused(_: HttpRequest, error: InputError) -> Response:
-        status = error.status if isinstance(error, Refusal) else 422 if isinstance(error, DataError) else 400
+        status = status_of(error)
         engine.metrics.count("shelflife_refused_total", status=str(status))
-        return _reply(status, error_document(error))
+        reply = _reply(status, error_document(error))
+        if status in (429, 503):
+            reply.headers["retry-after"] = "1"
+        return reply
 
     app.refuse = refused
 
@@ -173,8 +182,15 @@ def _add_errors(app: _Api, engine: Engine) -> None:
 def _page(
     engine: Engine, http: HttpRequest, request: Request, values: dict[str, str], *, image: Any = None
 ) -> Response:
-    began = time.perf_counter_ns()
-    answer = engine.answer(request, image=image, explain=_flag(values, "explain"), arrived_ns=began)
+    ticket = http.scope.get(TICKET)
+    began = time.perf_counter_ns() if ticket is None else ticket.arrived_ns
+    answer = engine.answer(
+        request,
+        image=image,
+        explain=_flag(values, "explain"),
+        arrived_ns=began,
+        deadline_ms=deadline_of(http.scope),
+    )
     body = page_body(answer)
     engine.metrics.observe(
         "shelflife_request_seconds", (time.perf_counter_ns() - began) / 1e6, surface=request.surface
@@ -196,6 +212,8 @@ def page_body(answer: Answer) -> bytes:
         "degraded": reply.degraded,
         "timings_us": reply.timings_us,
     }
+    if reply.notes:
+        rest["notes"] = reply.notes
     if answer.explanation is not None:
         rest["explanation"] = answer.explanation
     head = orjson.dumps(rest, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -216,6 +234,7 @@ def _request(
         offset=_whole(values, "offset", 0),
         size=_whole(values, "size", 10),
         cursor=values.get("cursor", ""),
+        filters=filters_of(values),
     )
 
 

@@ -1,8 +1,8 @@
 """Starts Ray and Serve for a home, waits for a signal, and ends both without leaving a process.
 
-    python -m components.serving.host --home HOME --http-port PORT
+    python -m components.serving.host --home HOME --http-port PORT [--topology NAME]
 
-On 127.0.0.1. Run under `shelflife up`, which keeps the record of its process.
+`--topology`: what benches hold the service against. On 127.0.0.1. Run under `shelflife up`, which keeps the record of its process.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from components.serving.entrance import CALLBACK
 from infra.cluster import serve_environment
 from infra.errors import ShelflifeError
 from infra.files import write_atomic
 from infra.log import setup_logging
 from infra.settings import load_settings
 
-__all__ = ["READY_FILE", "main", "serve_until_signalled"]
+__all__ = ["READY_FILE", "TOPOLOGIES", "main", "serve_until_signalled"]
 
 READY_FILE = "serving-ready.json"
+TOPOLOGIES = ("service", "empty", "split", "user_config", "redeploy")
 OBJECT_STORE_BYTES = 80 << 20
 REQUEST_TIMEOUT_S = 30.0
 
@@ -38,31 +40,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="components.serving.host", description=__doc__.splitlines()[0])
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--http-port", type=int, required=True)
+    parser.add_argument("--topology", choices=TOPOLOGIES, default="service")
     given = parser.parse_args(arguments)
     setup_logging()
     try:
-        serve_until_signalled(given.home.resolve(), given.http_port)
+        serve_until_signalled(given.home.resolve(), given.http_port, topology=given.topology)
     except ShelflifeError as error:
         _LOG.error("%s", error)
         return error.exit_code
     return 0
 
 
-def serve_until_signalled(home: Path, http_port: int) -> None:
+def serve_until_signalled(home: Path, http_port: int, *, topology: str = "service") -> None:
     """Serve until SIGTERM or SIGINT."""
     stopped = threading.Event()
     _catch_signals(stopped)
     settings = replace(load_settings(), home=home, http_port=http_port)
     # Ray and Serve read these when they are imported; what `up` set already stays.
-    for key, value in serve_environment(settings).items():
+    for key, value in (*serve_environment(settings).items(), CALLBACK):
         os.environ.setdefault(key, value)
     began = time.monotonic()
 
     import ray
     from ray import serve
     from ray.serve.config import HTTPOptions
-
-    from components.serving.app import build_application
 
     ready = settings.layout.run / READY_FILE
     ready.unlink(missing_ok=True)
@@ -86,7 +87,7 @@ def serve_until_signalled(home: Path, http_port: int) -> None:
                 keep_alive_timeout_s=120,
             ),
         )
-        serve.run(build_application(home, cache=settings.cache), name="shelflife", route_prefix="/")
+        _deploy(topology, home, settings.cache, stopped)
         _catch_signals(stopped)
         about = {"pid": os.getpid(), "http_port": http_port, "seconds": round(time.monotonic() - began, 2)}
         write_atomic(ready, json.dumps(about).encode())
@@ -98,6 +99,26 @@ def serve_until_signalled(home: Path, http_port: int) -> None:
         if ray.is_initialized():
             serve.shutdown()  # type: ignore[no-untyped-call]
             ray.shutdown()
+
+
+def _deploy(topology: str, home: Path, cache: Path, stopped: threading.Event) -> None:
+    """Deploy what is to be served, and wait until it is."""
+    from ray import serve
+
+    from components.serving import textbook, topologies
+    from components.serving.app import build_application
+
+    if topology == "user_config":
+        textbook.follow_by_config(home, stopped)
+    elif topology == "redeploy":
+        textbook.follow_by_redeploy(home, stopped)
+    else:
+        builders = {
+            "service": build_application,
+            "empty": topologies.build_empty,
+            "split": topologies.build_split,
+        }
+        serve.run(builders[topology](home, cache=cache), name="shelflife", route_prefix="/")
 
 
 def _catch_signals(stopped: threading.Event) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from infra.errors import InputError
+from components.search.request import DeadlinePassed
+from infra.errors import DataError, InputError
 
-__all__ = ["Refusal", "error_document"]
+__all__ = ["Refusal", "error_document", "status_of"]
 
 
 class Refusal(InputError):
@@ -23,6 +24,15 @@ class Refusal(InputError):
     def document(self) -> dict[str, Any]:
         """The JSON body."""
         return {"error": {"found": self.found, "expected": self.expected, "do": self.do}}
+
+
+def status_of(error: InputError) -> int:
+    """The HTTP status of any InputError."""
+    if isinstance(error, Refusal):
+        return error.status
+    if isinstance(error, DeadlinePassed):
+        return 429
+    return 422 if isinstance(error, DataError) else 400
 
 
 def error_document(error: InputError) -> dict[str, Any]:

@@ -9,11 +9,13 @@ import numpy as np
 import orjson
 import pytest
 
-from components.search.pipeline import PipelineConfig, SearchPipeline, impression_columns
+from components.search.pipeline import Answer, PipelineConfig, SearchPipeline
 from components.search.rank import ExploreConfig
-from components.search.request import MAX_QUERY
+from components.search.request import MAX_QUERY, DeadlinePassed
 from components.search.retrieve import found_by
+from components.serving.feedback import Shown, shown_columns
 from data.schema import EVENT_SCHEMA, event_table
+from data.shop import Request
 from infra.errors import InputError
 from models.candidate_features import FEATURES
 from tests.unit.components.search_world import (
@@ -176,8 +178,7 @@ def test_any_text_gets_a_page(world: World, query: str) -> None:
     reply = world.pipeline.respond(ask(query=query))
     assert len(reply.item_ids) == 10
     answer = world.pipeline.answer(ask(query=query))
-    columns = impression_columns(ask(query=query), answer)
-    columns["query"][0].encode()
+    shown_columns([shown(ask(query=query), answer)])[0]["query"][0].encode()
 
 
 def test_empty_query_gives_the_popular(world: World) -> None:
@@ -256,6 +257,14 @@ def test_exploration_has_propensities_and_repeats_itself(world: World) -> None:
     assert np.isnan(world.pipeline.respond(ask(query="red")).propensity).all()
 
 
+def shown(request: Request, answer: Answer) -> Shown:
+    """What the service journals of an answer."""
+    ranked, at = answer.ranked, answer.positions
+    return Shown(
+        request, answer.reply, ranked.state_time_us, at, ranked.vector_scores[at], ranked.category_probs[at]
+    )
+
+
 def test_late_requests_leave_parts_out_in_order(world: World) -> None:
     def served(step_ns: int) -> tuple[str, ...]:
         now = [0]
@@ -264,15 +273,31 @@ def test_late_requests_leave_parts_out_in_order(world: World) -> None:
             now[0] += step_ns
             return now[0]
 
-        config = PipelineConfig(deadline_ms=100, vectors_by=0.5, ranker_by=0.55)
+        config = PipelineConfig(deadline_ms=100, vectors_by=0.5, candidates_by=0.52, ranker_by=0.55)
         pipeline = SearchPipeline(world.release, world.view, world.state, config=config, timer_ns=timer)
-        reply = pipeline.respond(ask(query="red sneakers"))
-        assert len(reply.item_ids) == 10
-        return reply.degraded
+        answer = pipeline.answer(ask(query="red sneakers"))
+        assert len(answer.reply.item_ids) == 10
+        assert (len(answer.ranked.rows) <= 50) == ("candidates" in answer.reply.degraded)
+        return answer.reply.degraded
 
     assert served(1_000) == ()
-    assert served(10_000_000) == ("ranker",)
-    assert served(30_000_000) == ("vectors", "ranker")
+    assert served(8_000_000) == ("ranker",)
+    assert served(11_000_000) == ("candidates", "ranker")
+    assert served(30_000_000) == ("vectors", "candidates", "ranker")
+
+
+def test_past_its_own_deadline_a_request_is_not_computed(world: World) -> None:
+    now = [0]
+    pipeline = SearchPipeline(world.release, world.view, world.state, timer_ns=lambda: now[0])
+    late = {"arrived_ns": -30_000_000}
+    with pytest.raises(DeadlinePassed, match="30 ms spent"):
+        pipeline.answer(ask(query="red"), deadline_ms=29.0, **late)
+    assert pipeline.answer(ask(query="red"), deadline_ms=31.0, **late).reply.degraded == (
+        "vectors", "candidates", "ranker",
+    )  # fmt: skip
+    hours = pipeline.answer(ask(query="red"), arrived_ns=-(10**13)).reply
+    assert len(hours.item_ids) == 10  # the service's own deadline only hurries
+    assert hours.degraded == ("vectors", "candidates", "ranker")
 
 
 def test_missing_artifacts_are_done_without(tmp_path: Path) -> None:
@@ -320,7 +345,7 @@ def test_hits_are_the_items_of_the_page(world: World) -> None:
 def test_impressions_fit_the_schema_and_hold_what_was_ranked_by(world: World) -> None:
     request = ask(query="red boots", user_id=1, session_id=4, request_id=8, offset=10)
     answer = world.pipeline.answer(request)
-    columns = impression_columns(request, answer)
+    columns = {name: values[1:] for name, values in shown_columns([shown(request, answer)])[0].items()}
     assert set(columns) <= set(EVENT_SCHEMA.names)
     n = len(answer.reply.item_ids)
     table = event_table(columns | {"event_id": np.arange(n), "known_time": request.time_us})
