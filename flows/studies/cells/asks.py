@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from flows.studies.statistics.choice import MARGIN
 from infra.clock import DAY_US, HOUR_US
 from infra.errors import ConfigError, InputError
 
@@ -90,7 +91,7 @@ class IntervalAsk:
     slices: int = 14
     queries: int = 150
     start: str = "cold"
-    margin: float = 0.01
+    margin: float = MARGIN
     budget_cpu_s: float | None = None
     exact: bool = False
     workers: int | None = None
@@ -211,7 +212,7 @@ def _check(ask: IntervalAsk) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} is {value:g}; expected a number above 0")
     if not 0 < ask.margin < 1:
         raise ConfigError(
-            f"--margin is {ask.margin:g}; expected an NDCG@10 above 0 and below 1, such as 0.01"
+            f"--margin is {ask.margin:g}; expected an NDCG@10 above 0 and below 1, such as {MARGIN:g}"
         )
     for name, least in (("seeds", 1), ("slices", 2), ("queries", 1), ("workers", 1)):
         value = getattr(ask, name)
