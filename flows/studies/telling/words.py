@@ -36,9 +36,8 @@ FINDINGS: Mapping[str, str] = {
     "and one retraining after it is worth more than any regular interval",
     "weekly": "The effect is weekly recurrence: a model of about seven days ago does better than a younger "
     "one of another weekday, so that a longer window helps more than a shorter interval",
-    "growth": "The effect is growth of the data: newer models are better for having learnt from "
-    "more, not from fresher, "
-    "data, and a longer window or a larger fraction buys the same",
+    "growth": "The effect is growth of the data: newer models are better for having learnt from more data "
+    "rather than from fresher, and a longer window or a larger fraction buys the same",
     "worse": "Retraining makes it worse: younger models rank worse than the one of the horizon’s start",
 }
 """What kind of effect it is, by `StudyRecord.finding`; any other text is taken for a sentence itself."""
