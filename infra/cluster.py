@@ -14,11 +14,12 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from infra import processes
@@ -148,12 +149,16 @@ def wait_prefect(settings: Settings, *, timeout_s: float = 60.0) -> float:
 
 
 def start_serve(
-    settings: Settings, *, arguments: Sequence[str] = (), module: str = "components.serving.host"
+    settings: Settings,
+    *,
+    arguments: Sequence[str] = (),
+    module: str = "components.serving.host",
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Settings:
     """Start the host of Ray and Serve; returns the settings with the ports it took. Wait with `wait_serve`.
 
     The host is `python -m <module> --home HOME --http-port N <arguments>`. It closes Serve and Ray on
-    SIGTERM.
+    SIGTERM. `environment` goes over `serve_environment`.
     """
     host = [sys.executable, "-m", module, "--home", str(settings.home), "--http-port"]
     layout = settings.layout
@@ -172,7 +177,9 @@ def start_serve(
         layout.run,
         SERVE,
         [*host, str(settings.http_port), *arguments],
-        env=serve_environment(settings) | {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(8500))},
+        env=serve_environment(settings)
+        | {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(8500))}
+        | dict(environment),
         cwd=REPOSITORY,
         ports={
             "http": settings.http_port,

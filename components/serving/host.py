@@ -2,7 +2,8 @@
 
     python -m components.serving.host --home HOME --http-port PORT [--topology NAME]
 
-`--topology`: what benches hold the service against. On 127.0.0.1. Run under `shelflife up`, which keeps the record of its process.
+`--topology`: what benches hold the service against. On 127.0.0.1. Run under `shelflife up`, which keeps
+the record of its process.
 """
 
 from __future__ import annotations
