@@ -6,6 +6,7 @@ labels, nothing of items.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,11 +49,12 @@ class ImageClassifier:
         epochs: int = 3,
         init: ImageClassifier | None = None,
         threads: int = 1,
+        held: NDArray[np.bool_] | None = None,
     ) -> ImageClassifier:
         """Learn `labels` int [n], indexes into `classes`, of `images` uint8 [n, 28, 28].
 
         `init` is a warm start; where its classes differ, those of the same name keep their weights.
-        A tenth of the photos is held out for the temperature.
+        `held` bool [n]: photos kept for the temperature; a random tenth where it is not given.
         """
         pixels = _pixels(images)
         y = np.asarray(labels, np.int64)
@@ -62,7 +64,17 @@ class ImageClassifier:
         if y.min() < 0 or y.max() >= len(names):
             raise DataError(f"labels from {y.min()} to {y.max()}; expected 0 to {len(names) - 1}")
         start = _start(init, names) if init else None
-        trained = train(pixels, y, len(names), seed=seed, epochs=epochs, start=start, threads=threads)
+        trained = train(
+            pixels,
+            y,
+            len(names),
+            seed=seed,
+            epochs=epochs,
+            start=start,
+            threads=threads,
+            knows_all=init is not None and set(names) <= set(init.classes),
+            held=held,
+        )
         return cls(names, trained.onnx, trained.weights, trained.report, _open(trained.onnx))
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -72,6 +84,23 @@ class ImageClassifier:
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the last layer sees of photos uint8 [n, 28, 28]: float32 [n, 64]."""
         return self._run("embedding", images, EMBEDDING_DIM)
+
+    def see(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """`predict` and `embed` at the price of one: float32 [n, C] and [n, 64]."""
+        pixels = _pixels(images)
+        if not len(pixels):
+            return self.predict(pixels), self.embed(pixels)
+        runs = [
+            self._session.run(["probabilities", "embedding"], {"images": pixels[i : i + _CHUNK]})
+            for i in range(0, len(pixels), _CHUNK)
+        ]
+        probabilities, embeddings = (np.concatenate(parts) for parts in zip(*runs, strict=True))
+        return probabilities, embeddings
+
+    @property
+    def photo_space(self) -> str:
+        """Names what its embeddings mean: equal graphs, equal spaces."""
+        return hashlib.sha256(self.onnx).hexdigest()[:16]
 
     def save(self, folder: Path) -> None:
         """Write `model.onnx`, `weights.safetensors` and `classes.json`."""

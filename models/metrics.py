@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +13,7 @@ __all__ = [
     "Interval",
     "bootstrap_mean",
     "discounts",
+    "expected_calibration_error",
     "grouped_dcg",
     "grouped_ndcg",
     "mrr",
@@ -92,6 +94,23 @@ def mrr(relevant: NDArray[np.bool_]) -> float:
     """The reciprocal rank of the first relevant item; 0 without one."""
     hits = np.flatnonzero(relevant)
     return 1.0 / (int(hits[0]) + 1) if len(hits) else 0.0
+
+
+def expected_calibration_error(
+    probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], *, bins: int = 15
+) -> float:
+    """How far the likeliest class's probability is from how often it is right (Guo et al., ICML 2017).
+
+    `probabilities` [n, C], `labels` [n] (-1: none of the classes); the mean distance over equally wide bins,
+    weighted by their rows; 0 for no rows.
+    """
+    if not len(labels):
+        return 0.0
+    sure = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    bin_of = np.minimum((sure * bins).astype(np.int64), bins - 1)
+    apart = np.bincount(bin_of, right - sure, minlength=bins)
+    return float(np.abs(apart).sum() / len(labels))
 
 
 def bootstrap_mean(
