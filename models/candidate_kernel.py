@@ -21,14 +21,14 @@ from data.state_arrays import (
 from data.state_kernel import pair_slot, relative_price, session_slot
 from infra.clock import DAY_US, HOUR_US
 
-__all__ = ["features_into", "match_into", "user_scores_into"]
+__all__ = ["RECENCY", "features_into", "match_into", "user_scores_into"]
 
 _A1 = AFFINITY[0]
 _A2 = _A1 + AFFINITY[1]
 _A3 = _A2 + AFFINITY[2]
 _DF_MASK = (1 << 16) - 1
 _PRIOR_RATE = 0.1  # of a click at a fully examined position, before anything is known
-_RECENCY = 0.8  # weight of each older click in a user's vector
+RECENCY = 0.8  # weight of each older click in a user's vector
 
 
 @njit(cache=True)
@@ -84,7 +84,7 @@ def user_scores_into(
                 if row < len(vectors):
                     for d in range(dim):
                         mean[d] += weight * vectors[row, d]
-                    weight *= np.float32(_RECENCY)
+                    weight *= np.float32(RECENCY)
                     known = True
     if user >= 0:
         count = users.recent_n[user]
@@ -93,7 +93,7 @@ def user_scores_into(
             if row < len(vectors):
                 for d in range(dim):
                     mean[d] += weight * vectors[row, d]
-                weight *= np.float32(_RECENCY)
+                weight *= np.float32(RECENCY)
                 known = True
     norm = np.float32(0.0)
     for d in range(dim):

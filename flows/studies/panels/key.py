@@ -25,6 +25,7 @@ _REPLAYED = (
     "flows/studies/panels/labelled.py",
     "flows/studies/panels/log.py",
     "flows/studies/panels/pools.py",
+    "flows/studies/panels/recent.py",
     "flows/studies/panels/scorers.py",
     "flows/studies/panels/stretches.py",
     "flows/studies/panels/texts.py",

@@ -12,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data.event_batch import Batch
 from data.schema import NONE_ID
 from data.state import State
 from flows.inputs import LABEL_DELAY_US, all_vectors, group_keys
+from flows.studies.panels.recent import clicked_before
 from infra.errors import DataError
 from models.release import Release
 from models.training_rows import LABELS, Requests, TrainingRows, requests_between, training_rows
@@ -27,7 +29,8 @@ class Labelled:
     """Clicked requests [g] in order of their state, with their impressions [n].
 
     `rows.session_ids`: a request's session, else its user, else itself; `sessions` int64 [g]: as logged;
-    `label_us` int64 [g]; `surface` int64 [g]; `queries` [g] as typed; `item_ids` int64 [n].
+    `label_us` int64 [g]; `surface` int64 [g]; `queries` [g] as typed; `item_ids` int64 [n]; `recent` int32
+    [g, REMEMBERED]: item rows that the shopper clicked lately, as of the request's state.
     """
 
     rows: TrainingRows
@@ -36,6 +39,7 @@ class Labelled:
     surface: NDArray[np.int64]
     queries: list[str]
     item_ids: NDArray[np.int64]
+    recent: NDArray[np.int32]
 
     def take(self, keep: NDArray[np.bool_]) -> Labelled:
         """The groups for which `keep` bool [g] holds."""
@@ -57,6 +61,7 @@ class Labelled:
             self.surface[groups],
             [self.queries[g] for g in groups.tolist()],
             self.item_ids[n],
+            self.recent[groups],
         )  # fmt: skip
 
 
@@ -96,6 +101,7 @@ def labelled_rows(
         surface=events["surface"].to_numpy()[heads].astype(np.int64),
         queries=events["query"].take(pa.array(heads)).to_pylist(),
         item_ids=events["item_id"].to_numpy()[requests.rows],
+        recent=clicked_before(Batch(events), requests.state_us, rows.user_ids, rows.session_ids),
     )
 
 

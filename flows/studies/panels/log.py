@@ -27,7 +27,7 @@ from flows.studies.panels.panel import DEPTH, Panel, Slice
 from flows.studies.panels.pools import Still
 from flows.studies.panels.scorers import Progress, burn_in_release, state_at, taught_until
 from flows.studies.panels.stretches import Stretch, stretches
-from flows.studies.panels.texts import with_texts
+from flows.studies.panels.texts import HELD_SALT, with_texts
 from infra.clock import DAY_US
 from infra.errors import DataError
 from infra.settings import Home, Settings
@@ -104,7 +104,7 @@ def log_panel(
         labelled = labelled_rows(events, release, last, since_us=taught_us, until_us=end_us)
         if np.isnan(labelled.rows.features).all(axis=1).any():
             raise DataError(f"the log of {settings.layout.root} shows items that it never describes")
-        asked = in_fraction(labelled.rows.session_ids, HELD_SHARE, salt="study")
+        asked = in_fraction(labelled.rows.session_ids, HELD_SHARE, salt=HELD_SALT)
         taught, asked_of = labelled.take(~asked), _askable(labelled.take(asked), horizon_us)
         if not len(taught.rows.groups):
             raise DataError("all sessions with clicks are held out; a study needs a log of more sessions")
@@ -160,6 +160,8 @@ def log_panel(
         speller,
         row_queries=taught.queries,
         row_items=taught.item_ids,
+        row_recent=taught.recent,
+        held_share=HELD_SHARE,
         slice_queries=typed,
     )
 
@@ -227,7 +229,7 @@ def _slice(labelled: Labelled, slot: Stretch, still: Still, examination: Examina
     look = np.exp(examination.log_odds(places(rows.positions, rows.groups)))
     gains = np.take(np.array(GAINS, float), rows.labels) / look
     ideal = grouped_dcg(gains, gains, rows.groups, DEPTH)
-    frozen = []
+    frozen, recent = [], []
     known: list[NDArray[np.bool_]] = []
     starts = np.concatenate([[0], np.cumsum(rows.groups)])
     for g in range(len(rows.groups)):
@@ -242,6 +244,7 @@ def _slice(labelled: Labelled, slot: Stretch, still: Still, examination: Examina
         features, there = still.features(request, part.item_ids[starts[g] : starts[g + 1]])
         frozen.append(features)
         known.append(there)
+        recent.append(still.recent(request))
     return Slice(
         slot.start_us,
         slot.end_us,
@@ -254,4 +257,5 @@ def _slice(labelled: Labelled, slot: Stretch, still: Still, examination: Examina
         known=np.concatenate(known),
         query_ids=rows.request_ids,
         clusters=rows.session_ids,
+        extra={"recent": part.recent, "frozen_recent": np.stack(recent)},
     )

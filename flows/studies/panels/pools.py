@@ -20,6 +20,7 @@ from components.search.understand import Meaning, understand
 from data.event_batch import Batch
 from data.shop import Request
 from data.state import State
+from flows.studies.panels.recent import clicked_lately
 from flows.studies.panels.scorers import state_at
 from models.candidate_features import FEATURES, candidate_features
 from models.release import Release
@@ -34,12 +35,17 @@ _NO_CODES: NDArray[np.int32] = np.empty(0, np.int32)
 
 @dataclass(frozen=True)
 class Pool:
-    """Candidates [n] of a request; `fresh`, `frozen` float32 [n, F]; `known` bool [n]: by the frozen."""
+    """Candidates [n] of a request; `fresh`, `frozen` float32 [n, F]; `known` bool [n]: by the frozen.
+
+    `recent`, `frozen_recent` int32 [REMEMBERED]: what the shopper clicked lately, by each state.
+    """
 
     item_ids: NDArray[np.int64]
     fresh: NDArray[np.float32]
     frozen: NDArray[np.float32]
     known: NDArray[np.bool_]
+    recent: NDArray[np.int32]
+    frozen_recent: NDArray[np.int32]
 
 
 class Still:
@@ -78,6 +84,10 @@ class Still:
             out[known] = _features(meaning, self.state, self.view.live, rows[known])
         return out, known
 
+    def recent(self, request: Request) -> NDArray[np.int32]:
+        """What the shopper clicked lately, as the state knows it: int32 [REMEMBERED]."""
+        return clicked_lately(self.state, request.user_id, request.session_id)
+
 
 class Moments:
     """A release with the state as of each request in turn; requests have to come in order of time."""
@@ -108,7 +118,8 @@ class Moments:
         if fresh is None:  # nothing found
             fresh = np.empty((0, len(FEATURES)), np.float32)
         frozen, known = self.still.features(request, ranked.item_ids)
-        return Pool(ranked.item_ids, fresh, frozen, known)
+        recent = clicked_lately(self.state, request.user_id, request.session_id)
+        return Pool(ranked.item_ids, fresh, frozen, known, recent, self.still.recent(request))
 
 
 def _features(meaning: Meaning, state: State, live: Live, rows: NDArray[np.int32]) -> NDArray[np.float32]:

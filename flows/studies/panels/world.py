@@ -149,6 +149,7 @@ def world_panel(
             release.speller,
             row_queries=labelled.queries,
             row_items=labelled.item_ids,
+            row_recent=labelled.recent,
             slice_queries=typed,
         )
 
@@ -211,4 +212,8 @@ def _slice(world: World, asked: _Asked, place: Stretch, moments: Moments) -> Sli
         known=np.concatenate([p.known for p in pools]),
         query_ids=np.array(queries, np.int64),
         clusters=np.array(clusters, np.int64),
+        extra={
+            "recent": np.stack([p.recent for p in pools]),
+            "frozen_recent": np.stack([p.frozen_recent for p in pools]),
+        },
     )

@@ -224,11 +224,13 @@ def test_texts_give_back_the_scorers_features(replayed: Replayed, tiny: Panel) -
     rows, query = part.extra["item"], np.repeat(part.extra["text"], part.groups)
     worded = np.array([bool(texts[q]) for q in query.tolist()])
     classes = {name: k for k, name in enumerate(classifier.classes)}
-    of_item = np.array([classes.get(texts[t], -1) for t in more["item_category"][rows].tolist()])
+    first = np.searchsorted(more["word_item"], rows)
+    of_item = np.array([classes.get(texts[t], -1) for t in more["word_category"][first].tolist()])
     probs = classifier.predict([texts[q] for q in query.tolist()])
     told = np.where(of_item >= 0, probs[np.arange(len(rows)), of_item], 0.0) * worded
     np.testing.assert_allclose(told, part.fresh[:, FEATURES.index("category_prob")], atol=2e-5)
-    items = encoder.encode_items([texts[t] for t in more["item_text"][rows].tolist()])
+    said = np.searchsorted(more["word_item"], rows, side="right") - 1  # the last wording, as the index has it
+    items = encoder.encode_items([texts[t] for t in more["word_text"][said].tolist()])
     score = (encoder.encode_queries([texts[q] for q in query.tolist()]) * items).sum(axis=1)
     np.testing.assert_allclose(score[worded], part.fresh[worded, FEATURES.index("vector_score")], atol=2e-5)
 

@@ -13,6 +13,7 @@ from data.state import State
 from data.world.config import START_US, WorldConfig, world_config
 from flows.studies.panels.labelled import labelled_rows
 from flows.studies.panels.panel import Panel
+from flows.studies.panels.recent import REMEMBERED
 from flows.studies.panels.scorers import of_scorers, taught_until
 from flows.studies.panels.texts import texts_of
 from flows.studies.panels.world import world_panel
@@ -73,6 +74,9 @@ def check_texts(panel: Panel) -> None:
     assert len(more["row_text"]) == len(panel.rows.groups)
     assert (more["item_ids"][more["row_item"]] >= 0).all()
     assert (np.diff(more["click_us"]) >= 0).all()
+    assert set(more["word_item"].tolist()) == set(range(len(more["item_ids"])))
+    assert (np.lexsort((more["word_us"], more["word_item"])) == np.arange(len(more["word_us"]))).all()
+    assert more["row_recent"].shape == (len(panel.rows.groups), REMEMBERED)
     assert of_scorers(more["click_session"]).all()
     assert all(texts[t].strip() for t in more["click_text"].tolist())
     for part in panel.slices:
