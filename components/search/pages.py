@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from components.search.rank import Ranked
+from data.schema import NONE_ID
 from infra.errors import ConfigError
 
 __all__ = ["PageCache"]
@@ -30,6 +31,7 @@ class PageCache:
         self._lists: OrderedDict[int, Ranked] = OrderedDict()
         self._newest: dict[tuple[Any, ...], int] = {}
         self._lock = threading.Lock()
+        self.hits = self.misses = 0  # turned pages whose list was there, and was not
 
     def __len__(self) -> int:
         return len(self._lists)
@@ -55,10 +57,13 @@ class PageCache:
         """The newest list of what `key` says was asked, in one session."""
         with self._lock:
             request_id = self._newest.get(key)
-            return None if request_id is None else self._used(request_id)
+            return self._used(NONE_ID if request_id is None else request_id)
 
     def _used(self, request_id: int) -> Ranked | None:
         found = self._lists.get(request_id)
         if found is not None:
             self._lists.move_to_end(request_id)
+            self.hits += 1
+        else:
+            self.misses += 1
         return found

@@ -118,6 +118,11 @@ class QueryMemory:
         info = self._of.cache_info()
         return info.hits, info.misses
 
+    @property
+    def size(self) -> int:
+        """How many queries are remembered."""
+        return self._of.cache_info().currsize
+
 
 def class_codes(classes: tuple[str, ...]) -> NDArray[np.int32]:
     """The state's categorical code of each class of a classifier: int32 [C]."""

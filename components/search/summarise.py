@@ -31,6 +31,15 @@ class Summaries:
         self._json: dict[int, bytes] = {}
         self._version = state.catalogue_version
         self._lock = threading.Lock()
+        self._asked = self.misses = 0  # items shown, and those whose JSON had to be made
+
+    def __len__(self) -> int:
+        return len(self._json)
+
+    @property
+    def hits(self) -> int:
+        """Items shown whose JSON was there."""
+        return max(0, self._asked - self.misses)
 
     def refresh(self) -> None:
         """Forget the items that changed; called by the thread that applies events."""
@@ -50,6 +59,7 @@ class Summaries:
             return found
         version = self._version
         made = self.make(row)
+        self.misses += 1
         with self._lock:
             if version == self._version:  # else the item may have changed while it was read
                 self._json[row] = made
@@ -62,6 +72,7 @@ class Summaries:
     def page(self, rows: NDArray[np.int32]) -> bytes:
         """A JSON array of the items."""
         held = self._json.get
+        self._asked += len(rows)
         return b"[%b]" % b",".join([held(row) or self.of(row) for row in rows.tolist()])
 
 

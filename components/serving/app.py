@@ -23,7 +23,14 @@ from infra.clock import open_clock
 from infra.log import setup_logging
 from infra.settings import Home
 
-__all__ = ["OPTIONS", "Replica", "build_application", "keep_what_is_loaded", "prepare_interpreter"]
+__all__ = [
+    "OPTIONS",
+    "Replica",
+    "build_application",
+    "cached_photos",
+    "keep_what_is_loaded",
+    "prepare_interpreter",
+]
 
 MAX_ONGOING = 128
 MAX_QUEUED = 512
@@ -53,7 +60,7 @@ class Replica:
         layout = Home(Path(home))
         setup_logging(file=layout.run / "serving.log")
         self.engine = Engine(
-            layout, open_clock(layout.clock), config=EngineConfig(writer=writer), photos=_photos(cache)
+            layout, open_clock(layout.clock), config=EngineConfig(writer=writer), photos=cached_photos(cache)
         )
         self.engine.start()
         keep_what_is_loaded()
@@ -85,7 +92,7 @@ def build_application(home: Path, *, writer: str = "serve-0", cache: Path | None
     return Replica.bind(str(home), writer, None if cache is None else str(cache))  # type: ignore[attr-defined]
 
 
-def _photos(cache: str | None) -> NDArray[np.uint8] | None:
+def cached_photos(cache: str | None) -> NDArray[np.uint8] | None:
     """The photos, if they were fetched: without them photo queries are answered as `degraded`."""
     if cache is None or not is_cached(Path(cache)):
         return None

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from components.search.live import ReleaseView
 from components.search.pipeline import Answer, PipelineConfig
 from components.search.request import decode_cursor
+from components.serving.exposition import gauges_of
 from components.serving.feedback import Feedback, Shown
 from components.serving.follower import Follower
 from components.serving.gate import Gate
@@ -323,7 +324,8 @@ class Engine:
         return view
 
     def _drop(self, served: Installed) -> None:
-        if self._follower is not None:
+        shared = any(other.view is served.view for other in self._swapper.held)
+        if self._follower is not None and not shared:
             self._follower.forget(served.view.refresh)
 
     def _shadow_answer(self, served: Installed, request: Request) -> Any:
@@ -385,27 +387,18 @@ class Engine:
 
     def metrics_text(self) -> str:
         """Prometheus text."""
-        follower, feedback, live = self._follower, self._feedback, self._swapper.live
-        records = list(self._swapper.records)
-        gauges: dict[str, float | tuple[dict[str, str], float]] = {
-            "shelflife_ready": float(self.ready),
-            "shelflife_uptime_seconds": time.monotonic() - self._began_s,
-            "shelflife_installing": float(bool(self._swapper.installing)),
-            "shelflife_swaps": float(sum(r.flipped for r in records)),
-            "shelflife_swaps_refused": float(sum(not r.flipped for r in records)),
-        }
-        if live is not None:
-            gauges["shelflife_release_info"] = ({"release_id": live.release_id}, 1.0)
-            hits, misses = map(float, live.pipeline.queries.counts)
-            gauges |= {"shelflife_queries_known": hits, "shelflife_queries_new": misses}
-            gauges["shelflife_release_age_shop_seconds"] = (self.clock.now_us() - live.watermark_us) / 1e6
-        if follower is not None:
-            gauges["shelflife_state_items"] = float(follower.state.n_items)
-            gauges["shelflife_state_users"] = float(follower.state.n_users)
-            gauges["shelflife_state_lag_p99_seconds"] = follower.lag_ms().get("p99", 0.0) / 1e3
-        if feedback is not None:
-            gauges["shelflife_replies_not_journalled"] = float(feedback.lost)
-            gauges["shelflife_replies_queued"] = float(feedback.queued)
+        live = self._swapper.live
+        gauges = gauges_of(
+            ready=self.ready,
+            uptime_s=time.monotonic() - self._began_s,
+            installing=bool(self._swapper.installing),
+            records=list(self._swapper.records),
+            live=live,
+            age_us=0 if live is None else self.clock.now_us() - live.watermark_us,
+            shared=self.shared,
+            follower=self._follower,
+            feedback=self._feedback,
+        )
         return self.metrics.text(gauges)
 
     def _ranker_compiled(self) -> bool | None:

@@ -116,7 +116,12 @@ def install(
     if model.is_file() and importlib.util.find_spec("lleaves") is not None:
         compile_ranker(model, Path(layout.compiled))
     release = load_release(layout, release_id, previous=live.release if live is not None else None)
-    view = make_view(release)
+    # A view is of the encoder and the indexes: where these are the same objects, so is the view.
+    same = live is not None and all(
+        getattr(release, name) is getattr(live.release, name)
+        for name in ("encoder", "lexical_index", "vector_index")
+    )
+    view = live.view if same and live is not None else make_view(release)
     pipeline = SearchPipeline(
         release,
         view,

@@ -9,11 +9,14 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
-__all__ = ["BUCKETS_MS", "Metrics"]
+__all__ = ["BUCKETS_MS", "Gauges", "Metrics"]
 
 BUCKETS_MS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 25.0, 50.0, 100.0, 250.0, 1_000.0)
 
 Labels = tuple[tuple[str, str], ...]
+Level = tuple[dict[str, str], float]
+Gauges = dict[str, float | Level | list[Level]]
+"""Name → value, or one or several (labels, value)."""
 
 
 @dataclass
@@ -42,8 +45,8 @@ class Metrics:
         histogram.counts[bisect_left(BUCKETS_MS, ms)] += 1
         histogram.sum_ms += ms
 
-    def text(self, gauges: dict[str, float | tuple[dict[str, str], float]]) -> str:
-        """Prometheus text format 0.0.4. `gauges`: name → value, or (labels, value)."""
+    def text(self, gauges: Gauges) -> str:
+        """Prometheus text format 0.0.4."""
         lines: list[str] = []
         seen: set[str] = set()
         for (name, labels), value in sorted(self.counters.items()):
@@ -64,8 +67,11 @@ class Metrics:
             lines.append(f"{name}_sum{_labels(labels)} {histogram.sum_ms / 1e3:.6f}")
             lines.append(f"{name}_count{_labels(labels)} {total}")
         for name, gauge in gauges.items():
-            own, level = gauge if isinstance(gauge, tuple) else ({}, gauge)
-            lines += [f"# TYPE {name} gauge", f"{name}{_labels(tuple(own.items()))} {level:g}"]
+            levels = (
+                gauge if isinstance(gauge, list) else [gauge if isinstance(gauge, tuple) else ({}, gauge)]
+            )
+            lines.append(f"# TYPE {name} gauge")
+            lines += [f"{name}{_labels(tuple(own.items()))} {level:g}" for own, level in levels]
         return "\n".join(lines) + "\n"
 
 

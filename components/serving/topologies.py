@@ -22,7 +22,7 @@ from components.measure.spans import Span
 from components.search.live import Live, ReleaseView
 from components.search.pipeline import MAKES_LIST, Work
 from components.serving.api import page_body
-from components.serving.app import OPTIONS
+from components.serving.app import OPTIONS, cached_photos, keep_what_is_loaded, prepare_interpreter
 from components.serving.engine import Engine, EngineConfig
 from components.serving.incoming import to_id
 from data.schema import NONE_ID
@@ -93,8 +93,8 @@ class Empty:
 class StagePart:
     """One stage of the path, on a state and a release of its own."""
 
-    def __init__(self, home: str, stage: str) -> None:
-        self.engine = _engine(home, f"split-{stage}")
+    def __init__(self, home: str, cache: str | None, stage: str) -> None:
+        self.engine = _engine(home, cache, f"split-{stage}")
         live = self.engine.live
         assert live is not None, "no release is live"
         self._call = {s.name: s.call for s in live.pipeline.stages}[stage]
@@ -116,11 +116,12 @@ class Planner:
     def __init__(
         self,
         home: str,
+        cache: str | None,
         understand: DeploymentHandle[Any],
         retrieve: DeploymentHandle[Any],
         rank: DeploymentHandle[Any],
     ) -> None:
-        self.engine = _engine(home, "split-planner")
+        self.engine = _engine(home, cache, "split-planner")
         self._elsewhere = {"understand": understand, "retrieve": retrieve, "rank": rank}
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -178,19 +179,24 @@ def build_empty(home: Path, *, cache: Path | None = None) -> Any:
 
 
 def build_split(home: Path, *, cache: Path | None = None) -> Any:
-    """The path over four deployments. Photo queries are answered as `degraded`."""
-    parts = {stage: _deployed(StagePart, stage).bind(str(home), stage) for stage in PARTS}
-    return _deployed(serve.ingress()(Planner), "planner").bind(str(home), **parts)
+    """The path over four deployments; `cache`: where fetched data sets lie, for photo queries."""
+    where = (str(home), None if cache is None else str(cache))
+    parts = {stage: _deployed(StagePart, stage).bind(*where, stage) for stage in PARTS}
+    return _deployed(serve.ingress()(Planner), "planner").bind(*where, **parts)
 
 
 def _deployed(kind: Any, name: str) -> Any:
     return serve.deployment(name=name, **OPTIONS)(kind)
 
 
-def _engine(home: str, writer: str) -> Engine:
+def _engine(home: str, cache: str | None, writer: str) -> Engine:
+    prepare_interpreter()
     layout = Home(Path(home))
-    engine = Engine(layout, open_clock(layout.clock), config=EngineConfig(writer=writer))
+    engine = Engine(
+        layout, open_clock(layout.clock), config=EngineConfig(writer=writer), photos=cached_photos(cache)
+    )
     engine.start()
+    keep_what_is_loaded()
     return engine
 
 
@@ -198,8 +204,10 @@ def _request(engine: Engine, surface: str, values: dict[str, str]) -> Request:
     def number(name: str) -> int:
         return to_id(values[name], name) if values.get(name) else NONE_ID
 
+    photo = int(values.get("photo", -1))
     return Request(
-        surface=surface,
+        surface=surface if photo < 0 else "image",
+        photo=photo,
         time_us=engine.clock.now_us(),
         request_id=engine.next_request_id(),
         query=values.get("q", ""),
