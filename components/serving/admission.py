@@ -43,13 +43,16 @@ _OUTLIER = 5.0  # a stall counts as at most so many answers
 class AdmissionConfig:
     """`at_once`: requests in the pipeline's hands; more only interleave, as it computes on one thread.
 
-    `wait_ms`: who would wait longer is refused. `always`: so many may wait whatever the estimate says, so
-    that a burst after a stall is served. `longest`: no more wait, ever. `others`: writes and uploads under
-    way, which wait for the disk rather than the processor. `retry_after_s`: what a refused client is told.
+    `wait_ms`: who would wait longer is refused, by the estimate or because the first in line has waited so
+    long. `always`: so many may wait whatever it says, so that a burst after a stall is served. `give_up_ms`:
+    who has waited so long in a line that is refusing others is refused too, as the processor is not there.
+    `longest`: no more wait, ever. `others`: writes and uploads under way, which wait for the disk rather than
+    the processor. `retry_after_s`: what a refused client is told.
     """
 
     at_once: int = 2
-    wait_ms: float = 100.0
+    wait_ms: float = 80.0
+    give_up_ms: float = 180.0
     always: int = 16
     longest: int = 512
     others: int = 256
@@ -73,7 +76,8 @@ class Admission:
         self.counts: Counter[tuple[str, str]] = Counter()
         """(`admitted` | `refused` | `dropped`, why) → requests."""
         self._free = self.config.at_once
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._line: deque[tuple[asyncio.Future[None], float]] = deque()  # a turn, and since when it waits
+        self._refusing = False  # somebody was refused since the line was last empty
         self._others = 0
         self._answer_s = _FIRST_S  # what one answer takes of the loop, refusals between answers included
         self._released_s = 0.0  # when the last answer left while others waited; 0: nobody waited
@@ -132,29 +136,35 @@ class Admission:
 
     def _is_full(self) -> bool:
         n, config = len(self._line), self.config
-        return n >= config.longest or (n >= config.always and n * self._answer_s * 1e3 > config.wait_ms)
+        if n < config.always:
+            return False
+        wait_s = max(n * self._answer_s, time.perf_counter() - self._line[0][1])
+        return n >= config.longest or wait_s * 1e3 > config.wait_ms
 
     async def _wait_in_line(self, scope: Scope, receive: Receive, send: Send, ticket: Ticket) -> None:
         turn = asyncio.get_running_loop().create_future()
-        self._line.append(turn)
+        place = (turn, time.perf_counter())
+        self._line.append(place)
         self.counts["queued", "line"] += 1
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._release()  # its turn had come
-            elif turn in self._line:
-                self._line.remove(turn)
+            elif place in self._line:
+                self._line.remove(place)
             raise
         try:
             gone, receive = await _gone(scope, receive)
             if gone:
                 self.counts["dropped", "gone"] += 1
                 return
+            waited_ms = (time.perf_counter_ns() - ticket.arrived_ns) / 1e6
             deadline_ms = _stated(scope)
-            if deadline_ms is not None and time.perf_counter_ns() - ticket.arrived_ns > deadline_ms * 1e6:
-                self.counts["dropped", "deadline"] += 1
-                await self._answer(self._refusal, send)
+            late = deadline_ms is not None and waited_ms > deadline_ms
+            if late or (self._refusing and waited_ms > self.config.give_up_ms):
+                self.counts["dropped", "deadline" if late else "waited"] += 1
+                await self._answer(send)
                 return
             await self.app(scope, receive, send)
         finally:
@@ -163,7 +173,7 @@ class Admission:
     def _release(self) -> None:
         now = time.perf_counter()
         while self._line:
-            turn = self._line.popleft()
+            turn, _ = self._line.popleft()
             if turn.done():
                 continue
             if self._released_s:
@@ -172,15 +182,16 @@ class Admission:
             self._released_s = now
             turn.set_result(None)
             return
-        self._released_s = 0.0
+        self._released_s, self._refusing = 0.0, False
         self._free += 1
 
     async def _refuse(self, why: str, send: Send) -> None:
         self.counts["refused", why] += 1
-        await self._answer(self._refusal, send)
+        self._refusing = self._refusing or why == "line"
+        await self._answer(send)
 
-    async def _answer(self, messages: tuple[Message, Message], send: Send) -> None:
-        start, body = messages
+    async def _answer(self, send: Send) -> None:
+        start, body = self._refusal
         await send({**start, "headers": list(start["headers"])})
         await send(dict(body))
 

@@ -166,6 +166,30 @@ def test_whoever_hung_up_or_ran_out_of_time_is_not_computed() -> None:
     talk(AdmissionConfig(at_once=1), conversation)
 
 
+def test_in_a_line_that_refuses_nobody_is_served_after_waiting_far_too_long() -> None:
+    async def conversation(admission: Admission, shop: Shop, come: Any) -> None:
+        first, second, third, refused = (Client() for _ in range(4))
+        for client in (first, second, third, refused):
+            await come(client)
+        assert refused.status == 429
+        await asyncio.sleep(0.01)
+        shop.answer(first)
+        await breathe()
+        assert shop.served == [first]
+        assert second.status == third.status == 429
+        assert admission.counts["dropped", "waited"] == 2
+        patient = [Client() for _ in range(3)]  # the line was empty: who waits now is served, however late
+        for client in patient:
+            await come(client)
+        await asyncio.sleep(0.01)
+        for client in patient:
+            shop.answer(client)
+            await breathe()
+        assert [c.status for c in patient] == [200, 200, 200]
+
+    talk(AdmissionConfig(at_once=1, always=2, wait_ms=0.0, give_up_ms=5.0), conversation)
+
+
 def test_operators_get_through_and_writes_have_a_bound_of_their_own() -> None:
     async def conversation(admission: Admission, shop: Shop, come: Any) -> None:
         await come(Client())
