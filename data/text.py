@@ -1,7 +1,8 @@
 """How text becomes tokens, once for everything: state, classifier, encoder, indexes, world.
 
-Unicode is normalised (NFKC, case-folded, accents dropped); tokens are runs of letters and
-digits; plurals are trimmed. It knows no vocabulary.
+Unicode is normalised (NFKC, case-folded, accents dropped); tokens are runs of letters and digits.
+Measures and model numbers have one spelling (`data/measures.py`); plurals are trimmed. It knows no
+catalogue's vocabulary.
 """
 
 from __future__ import annotations
@@ -13,39 +14,75 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from data.measures import one_spelling
 from data.schema import stable_hash
 
-__all__ = ["MAX_QUERY_CHARS", "normalise", "token_hashes", "tokens"]
+__all__ = ["MAX_QUERY_CHARS", "STOP_WORDS", "normalise", "token_hashes", "tokens"]
 
 MAX_QUERY_CHARS = 256
-_TOKEN = re.compile(r"[^\W_]+")
+_TOKEN = re.compile(r"\d+(?:[./]\d+)+|[^\W_]+")
+_POSSESSIVE = re.compile(r"(?<=[^\W_])['’]s(?![^\W_])")
+_DIGIT = re.compile(r"\d")
+_ROUNDS = 8  # two are enough for what people write: the second finds nothing to change
+
+# Lucene's English list less "no" and "not", which tell items apart.
+STOP_WORDS = frozenset(
+    "a an and are as at be but by for if in into is it of on or such that the their then there these they "
+    "this to was will with".split()
+)
+
+# Plurals that no rule makes, and the two spellings of English shops.
+_IRREGULAR = {
+    "shelves": "shelf", "halves": "half", "wolves": "wolf", "leaves": "leaf", "loaves": "loaf",
+    "knives": "knife", "scarves": "scarf", "elves": "elf", "feet": "foot", "teeth": "tooth",
+    "mice": "mouse", "men": "man", "women": "woman", "children": "child", "buses": "bus", "lens": "lens",
+    "lenses": "lens", "canvas": "canvas", "canvases": "canvas", "gases": "gas", "colour": "color",
+    "colours": "color", "grey": "gray", "jewellery": "jewelry", "moulding": "molding",
+    "mouldings": "molding", "fibre": "fiber", "centre": "center", "aluminium": "aluminum",
+}  # fmt: skip
 
 
-def normalise(text: str) -> str:
-    """Case-folded text without accents, control characters or repeated spaces, cut to 256 characters."""
-    text = text[:MAX_QUERY_CHARS]
+def normalise(text: str, *, most: int = MAX_QUERY_CHARS) -> str:
+    """Case-folded text without accents, control characters or repeated spaces, cut to `most` characters.
+
+    Measures and model numbers are spelled in one way. Normalising twice changes nothing more.
+    """
+    text = text[:most]
     if text.isascii():
         text = text.lower()
     else:
         text = unicodedata.normalize("NFKD", text).casefold()
         text = "".join(c for c in text if not unicodedata.combining(c))
-    return " ".join(_TOKEN.findall(text))
+    if "'" in text or "’" in text:
+        text = _POSSESSIVE.sub("", text)
+    if not _DIGIT.search(text):
+        return " ".join(_TOKEN.findall(text))
+    for _ in range(_ROUNDS):
+        before, text = text, " ".join(_TOKEN.findall(one_spelling(text)))
+        if text == before:
+            break
+    return text
 
 
 @lru_cache(maxsize=65_536)
 def _stem(token: str) -> str:
+    known = _IRREGULAR.get(token)
+    if known is not None:
+        return known
     if len(token) > 4 and token.endswith("ies"):
         return token[:-3] + "y"
-    if len(token) > 4 and token.endswith(("ses", "xes", "zes", "ches", "shes")):
+    if len(token) > 4 and token.endswith("ie"):
+        return token[:-2] + "y"
+    if len(token) > 4 and token.endswith(("sses", "xes", "zzes", "ches", "shes")):
         return token[:-2]
     if len(token) > 3 and token.endswith("s") and not token.endswith(("ss", "us", "is")):
         return token[:-1]
     return token
 
 
-def tokens(text: str) -> list[str]:
-    """The stemmed tokens of a text, in order, repeats kept."""
-    return [_stem(t) for t in normalise(text).split()]
+def tokens(text: str, *, most: int = MAX_QUERY_CHARS) -> list[str]:
+    """The stemmed tokens of a text's first `most` characters, in order, repeats kept."""
+    return [_stem(t) for t in normalise(text, most=most).split()]
 
 
 @lru_cache(maxsize=262_144)
