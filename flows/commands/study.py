@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, verb
+from infra.errors import PromiseBroken
 
 app = verb("Find out how fresh the models have to be, what that costs, and what the data is worth.")
 
@@ -56,6 +57,16 @@ def interval(
         bool, typer.Option("--exact", help="Train at every time of a grid; compose each schedule exactly.")
     ] = False,
     workers: Annotated[int | None, typer.Option(help="Trainings at a time (default: one a core).")] = None,
+    recheck: Annotated[
+        int | None,
+        typer.Option(
+            help="Train that many random cells again and compare bit for bit (default: one, if any is new).",
+            show_default=False,
+        ),
+    ] = None,
+    confirm: Annotated[
+        str | None, typer.Option(help="Run these policies alone, too, and compare; such as 1d:1.0,2d:0.6.")
+    ] = None,
     dump: Annotated[
         Path | None, typer.Option(help="Write TREC runs FILE.<policy>.run and FILE.qrels for other tools.")
     ] = None,
@@ -64,7 +75,7 @@ def interval(
     as_json: JsonOption = False,
 ) -> None:
     """How often to retrain, and on how much data: quality, cost, state against weights; "rarely" counts."""
-    from flows.studies.cells.asks import fractions_of, interval_ask, intervals_of
+    from flows.studies.cells.asks import confirm_of, fractions_of, interval_ask, intervals_of
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     ask = interval_ask(
@@ -87,6 +98,8 @@ def interval(
         exact=exact,
         workers=workers,
         dump=dump,
+        recheck=recheck,
+        confirm=None if confirm is None else confirm_of(confirm),
     )
     from flows.studies.interval import study_interval
     from flows.studies.telling.report import report_folder, write_report
@@ -96,6 +109,8 @@ def interval(
         record = study_interval(session.settings, ask, progress=say)
         report = write_report(record, report_folder(session.settings.layout.reports, "interval"))
     session.emit(record.document() | {"report": str(report)}, summary(record, str(report)))
+    if record.broken:
+        raise PromiseBroken(f"{'; '.join(record.broken)}; see {report}")
 
 
 @app.command()

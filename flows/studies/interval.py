@@ -18,6 +18,7 @@ from data.sources.interactions import InteractionLog, log_of_home
 from flows.studies.cells import exact
 from flows.studies.cells.age_runs import AgeRun, joined
 from flows.studies.cells.asks import NEVER, IntervalAsk, duration_us
+from flows.studies.cells.checks import confirmations, rechecks
 from flows.studies.cells.learners import learner_of
 from flows.studies.panels.log import has_impressions
 from flows.studies.panels.next_item.baselines import BASELINES, baseline_scores
@@ -90,6 +91,7 @@ def study_interval(
     results = _results(told, runs, ask)
     curves, heats, kinds = _curves(runs, ask)
     costs = [r.costs() for found in runs.values() for r in found]
+    told_of = {(p.component, duration_us(p.interval), p.fraction): p.ndcg10 for p in results}
     if ask.dump is not None:
         progress("writing TREC files")
         _dump(ask.dump, main, first, delay_us)
@@ -137,6 +139,8 @@ def study_interval(
         },
         about=dict(panel.about),
         machine=describe_machine(),
+        recheck=rechecks(runs, ask, progress),
+        confirmed=confirmations(runs, ask, told_of, delay_us=delay_us, progress=progress),
     )
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "VOLUME_COMPONENTS",
     "IntervalAsk",
     "VolumeAsk",
+    "confirm_of",
     "duration_name",
     "duration_us",
     "fractions_of",
@@ -74,7 +75,9 @@ class IntervalAsk:
 
     `intervals`: canonical names, shortest first, `never` last; `margin`: NDCG@10 that a policy may
     lose and still count as not worse; `budget_cpu_s`: CPU-seconds a day that training may take;
-    `window_d` None: all history; `workers` None: one a core; `seeds` trainings (and worlds) from `seed` on.
+    `window_d` None: all history; `workers` None: one a core; `seeds` trainings (and worlds) from `seed` on;
+    `recheck`: cells of each component to train again, None one if any was trained; `confirm`: policies to
+    run alone, as `1d:0.6`.
     """
 
     source: str = "world"
@@ -96,6 +99,8 @@ class IntervalAsk:
     exact: bool = False
     workers: int | None = None
     dump: Path | None = None
+    recheck: int | None = None
+    confirm: tuple[str, ...] = ()
 
     @property
     def intervals_us(self) -> tuple[int | None, ...]:
@@ -111,6 +116,12 @@ class IntervalAsk:
     def components(self) -> tuple[str, ...]:
         """The components under study, one stale at a time."""
         return COMPONENTS if self.component == "all" else (self.component,)
+
+    @property
+    def confirmed(self) -> tuple[tuple[int | None, float], ...]:
+        """Interval and fraction of each policy to run alone."""
+        each = [text.split(":") for text in self.confirm]
+        return tuple((duration_us(interval), float(fraction)) for interval, fraction in each)
 
     def check(self, *, horizon_d: float, resolution_us: int = 0, source: str = "") -> None:
         """Raise InputError for an interval longer than the horizon, or finer than the time stamps."""
@@ -218,6 +229,14 @@ def _check(ask: IntervalAsk) -> None:
         value = getattr(ask, name)
         if value is not None and value < least:
             raise ConfigError(f"--{name} is {value}; expected {least} or more")
+    if ask.recheck is not None and ask.recheck < 0:
+        raise ConfigError(f"--recheck is {ask.recheck}; expected 0 or more")
+    for text, (length, fraction) in zip(ask.confirm, ask.confirmed, strict=True):
+        if length not in ask.intervals_us or fraction not in ask.fractions:
+            raise InputError(
+                f"--confirm has {text}, which is none of the study's policies; expected one of its intervals "
+                f"({', '.join(ask.intervals)}) and fractions ({_said(ask.fractions)})"
+            )
     if not ask.intervals or not ask.fractions:
         raise ConfigError("no interval or no fraction is left; expected at least one of each")
 
@@ -269,6 +288,18 @@ def fractions_of(text: str) -> tuple[float, ...]:
     return tuple(sorted(found))
 
 
+def confirm_of(text: str) -> tuple[str, ...]:
+    """A list of policies such as `1d:1.0,2d:0.6`: canonical, each once. InputError for others."""
+    found = []
+    for part in _parts(text, "policy"):
+        interval, colon, fraction = part.partition(":")
+        if not colon:
+            raise InputError(f"policy {part!r} is not understood; expected interval:fraction, e.g. 1d:0.6")
+        (share,) = fractions_of(fraction)
+        found.append(f"{duration_name(duration_us(interval))}:{share:g}")
+    return tuple(dict.fromkeys(found))
+
+
 def _parts(text: str, what: str) -> list[str]:
     parts = [p.strip() for p in text.split(",") if p.strip()]
     if not parts:
@@ -280,7 +311,7 @@ def _command(verb: str, ask: Any, first: Any) -> str:
     parts = [verb, f"--source {_quoted(ask.source)}"]
     for f in fields(ask):
         value, usual = getattr(ask, f.name), getattr(first, f.name)
-        if f.name in ("source", "dump", "workers") or value in (None, False):
+        if f.name in ("source", "dump", "workers") or value in (None, False, ()):
             continue
         if value == usual and f.name != "seed":
             continue

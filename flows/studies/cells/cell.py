@@ -222,24 +222,35 @@ class Recheck:
 
 
 def recheck(
-    panel: Panel, learner: Learner, store: CellStore, cells: Mapping[Cell, Scores], *, seed: int = 0
-) -> Recheck:
-    """Train one random cell again from its rows, and compare all its scores with the kept ones.
+    panel: Panel,
+    learner: Learner,
+    store: CellStore,
+    cells: Mapping[Cell, Scores],
+    *,
+    count: int = 1,
+    seed: int = 0,
+) -> tuple[Recheck, ...]:
+    """Train random cells again from their rows, and compare all their scores with the kept ones, bit for bit.
 
-    Raises DataError without a trained cell.
+    All cells where there are fewer than `count`. Raises DataError without a trained cell.
     """
     trained = sorted((c for c, s in cells.items() if not s.why and (s.ndcg or s.frozen)), key=_by_digest)
     if not trained:
         raise DataError("no finished cell to train again; run the study first")
-    cell = trained[int(np.random.default_rng(seed).integers(len(trained)))]
+    picked = np.random.default_rng(seed).choice(len(trained), min(count, len(trained)), replace=False)
+    return tuple(_again(panel, learner, store, trained[i], cells[trained[i]]) for i in picked.tolist())
+
+
+def _again(panel: Panel, learner: Learner, store: CellStore, cell: Cell, kept: Scores) -> Recheck:
     parent = store.model(cell_key(panel, learner, cell.parent)) if cell.parent is not None else None
     model = learner.fit(panel, cell.fit, parent=parent or None).model
-    largest = 0.0
-    for of_frozen, kept in ((False, cells[cell].ndcg), (True, cells[cell].frozen)):
-        for k, values in kept.items():
+    same, largest = True, 0.0
+    for of_frozen, scores in ((False, kept.ndcg), (True, kept.frozen)):
+        for k, values in scores.items():
             again = learner.score(panel, model, k, frozen=of_frozen)
-            largest = max(largest, float(np.abs(again - values).max(initial=0.0)))
-    return Recheck(cell, largest == 0.0, largest)
+            same = same and np.array_equal(again, values, equal_nan=True)
+            largest = max(largest, float(np.nan_to_num(np.abs(again - values), nan=0.0).max(initial=0.0)))
+    return Recheck(cell, same, largest)
 
 
 def _by_digest(cell: Cell) -> str:

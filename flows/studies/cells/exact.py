@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.studies.cells.cell import Cell, Scores
-from flows.studies.cells.learner import Fit, Learner
+from flows.studies.cells.learner import Fit, Fitted, Learner
 from flows.studies.panels.panel import Panel
 from infra.errors import DataError, InputError
 
 __all__ = [
     "Costs",
     "Policy",
+    "Simulated",
     "cells_of",
     "compose",
     "costs",
@@ -56,6 +57,20 @@ class Costs:
     each_policy_alone_cpu_s: float
     exact_grid_cpu_s: float
     mean_cpu_s: Mapping[tuple[float, str], float]
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """One policy as it was run for itself.
+
+    `queries`: NDCG@10 of each slice's queries, float64 [q] a slice; `cpu_s`: of its trainings, without
+    `shared_cpu_s` of what all trainings of a panel share, such as binning; `trainings`: how many there were.
+    """
+
+    queries: list[NDArray[np.float64]]
+    cpu_s: float
+    shared_cpu_s: float
+    trainings: int
 
 
 def schedule(interval_us: int | None, *, start_us: int, end_us: int) -> NDArray[np.int64]:
@@ -152,16 +167,17 @@ def compose(
     return result
 
 
-def simulate(panel: Panel, learner: Learner, policy: Policy, *, delay_us: int) -> list[NDArray[np.float64]]:
+def simulate(panel: Panel, learner: Learner, policy: Policy, *, delay_us: int) -> Simulated:
     """Run one policy plainly, event by event: train when due, publish after the delay, score as queries come.
 
-    NDCG@10 of each slice's queries: float64 [q] a slice. It shares neither cells nor code with `compose`.
+    It shares neither cells nor code with `compose`.
     """
     step = policy.interval_us or panel.end_us
     due = [(t, 1, -1) for t in range(panel.horizon_us, max(panel.end_us, panel.horizon_us + 1), step)]
     if policy.interval_us is None:
         due = due[:1]
     events = due + [(part.start_us, 2, k) for k, part in enumerate(panel.slices)]
+    made: list[Fitted] = []
     newest: bytes | None = None
     coming: list[tuple[int, bytes]] = []
     serving: bytes | None = None
@@ -173,9 +189,10 @@ def simulate(panel: Panel, learner: Learner, policy: Policy, *, delay_us: int) -
             parent = newest if policy.start == "warm" else None
             fit = Fit(now_us, policy.fraction, policy.window_us, policy.seed)
             try:
-                newest = learner.fit(panel, fit, parent=parent).model
+                made.append(learner.fit(panel, fit, parent=parent))
             except DataError:
                 continue
+            newest = made[-1].model
             if now_us == panel.horizon_us:
                 serving = newest
             else:
@@ -184,7 +201,12 @@ def simulate(panel: Panel, learner: Learner, policy: Policy, *, delay_us: int) -
             scored[k] = np.full(len(panel.slices[k].groups), np.nan)
         else:
             scored[k] = learner.score(panel, serving, k)
-    return [scored[k] for k in range(len(panel.slices))]
+    return Simulated(
+        [scored[k] for k in range(len(panel.slices))],
+        sum(m.cpu_s for m in made),
+        sum(m.metrics.get("shared_cpu_s", 0.0) for m in made),
+        len(made),
+    )
 
 
 def costs(

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.studies.cells.asks import IntervalAsk
+from flows.studies.cells.checks import Confirmed, Rechecked
 from infra.errors import DataError
 from infra.files import write_atomic
 from models.metrics import Interval
@@ -27,11 +28,13 @@ __all__ = [
     "DOCUMENT",
     "Arms",
     "Baseline",
+    "Confirmed",
     "Curve",
     "Floats",
     "Heat",
     "IntervalAsk",
     "PolicyResult",
+    "Rechecked",
     "Recommendation",
     "StudyRecord",
     "Timeline",
@@ -168,7 +171,8 @@ class StudyRecord:
     worse) or a sentence; `findings`: further sentences, nulls and surprises
     too; `method`: what a reader needs to judge it (slices, queries, window_d, horizon_d, burn_in_d,
     seeds, ...); `about`: the source in its own words; `arguments`: of the ask; `publish_delay_s`: from
-    the end of a training's data to its model being live, measured.
+    the end of a training's data to its model being live, measured; `recheck`, `confirmed`: the study's
+    own checks, where they were made.
     """
 
     question: str
@@ -204,6 +208,8 @@ class StudyRecord:
     method: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)
+    recheck: Rechecked | None = None
+    confirmed: tuple[Confirmed, ...] = ()
     study: str = "interval"
     version: int = 1
 
@@ -217,6 +223,23 @@ class StudyRecord:
         """The record of a document. DataError where a field is missing or of another kind."""
         record: StudyRecord = from_plain(cls, document)
         return record
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """What the study's own checks found that must not be."""
+        found = []
+        if self.recheck is not None and self.recheck.equal < self.recheck.cells:
+            found.append(
+                f"{self.recheck.cells - self.recheck.equal} of {self.recheck.cells} cells trained again "
+                f"score otherwise, by up to {self.recheck.largest_difference:.2g} NDCG@10"
+            )
+        found += [
+            f"{c.component} {c.interval} on {c.fraction:g} run alone differs from its composition by up to "
+            f"{c.composed_difference:.2g} NDCG@10"
+            for c in self.confirmed
+            if not c.equal
+        ]
+        return tuple(found)
 
     def save(self, folder: Path) -> Path:
         """Write the document to `folder`/study.json, whole."""

@@ -235,6 +235,7 @@ def how_measured(record: StudyRecord) -> list[tuple[str, str]]:
             f"own schedule would "
             f"have taken {num(alone, 1)}, a grid of all training times {num(grid, 1)}.",
         ),
+        *_checks(record),
         (
             "Intervals of confidence.",
             "95 %, from moving blocks of neighbouring slices, resampled together, and from the "
@@ -270,6 +271,31 @@ def how_measured(record: StudyRecord) -> list[tuple[str, str]]:
             "its time stamps mean nothing, and another shop may drift otherwise.",
         ),
     ]
+
+
+def _checks(record: StudyRecord) -> list[tuple[str, str]]:
+    """What the study held against itself: nothing where it did not."""
+    found = record.recheck
+    said = []
+    if found is not None:
+        equal = "all" if found.equal == found.cells else f"only {num(found.equal)}"
+        said.append(
+            f"{num(found.cells)} random cells were trained again from their rows, {equal} with the same "
+            f"scores, bit for bit (largest difference {found.largest_difference:.2g})."
+            if found.cells != 1
+            else "A random cell was trained again from its rows, "
+            + ("with the same scores, bit for bit." if found.equal else "with other scores.")
+        )
+    for c in record.confirmed:
+        same = "equal to" if c.equal else f"up to {c.composed_difference:.2g} from"
+        said.append(
+            f"The {_COMPONENTS.get(c.component, c.component)} {interval_words(c.interval)} on "
+            f"{_share(c.fraction)} was also run alone: {num(c.trainings)} trainings took {num(c.cpu_s, 1)} "
+            f"CPU-seconds where {num(c.computed_cpu_s, 1)} were computed; NDCG@10 {num(c.ndcg10, 4)}, {same} "
+            f"what its cells compose to"
+            + ("." if c.told is None else f", where the study says {span(c.told)}.")
+        )
+    return [("Checks.", " ".join(said))] if said else []
 
 
 def summary(record: StudyRecord, report: str = "") -> str:

@@ -63,7 +63,7 @@ def test_composition_equals_simulation(panel: Panel, folder: Path, tmp_path: Pat
     found = run_cells(folder, learner, wanted(asked, panel, delay_us=DELAY_US), CellStore(tmp_path))
     for policy in asked:
         composed = compose(policy, panel, found, delay_us=DELAY_US)
-        plain = simulate(panel, RankerLearner(QUICK), policy, delay_us=DELAY_US)
+        plain = simulate(panel, RankerLearner(QUICK), policy, delay_us=DELAY_US).queries
         assert all(np.array_equal(a, b) for a, b in zip(composed, plain, strict=True))
     if start == "warm":
         assert any(s.metrics["warm"] for s in found.values())
@@ -79,7 +79,7 @@ def test_a_grid_composes_every_schedule_on_it(panel: Panel, folder: Path, tmp_pa
     for days in (1, 2, 3):
         policy = Policy("ranker", days * DAY_US, 1.0, WINDOW_US)
         composed = compose(policy, panel, found, delay_us=DELAY_US)
-        plain = simulate(panel, RankerLearner(QUICK), policy, delay_us=DELAY_US)
+        plain = simulate(panel, RankerLearner(QUICK), policy, delay_us=DELAY_US).queries
         assert all(np.array_equal(a, b) for a, b in zip(composed, plain, strict=True))
 
 
@@ -113,7 +113,7 @@ def test_where_nothing_is_learned_the_model_before_stays_live(
         asked = wanted([policy], panel, delay_us=DELAY_US, found=found)
         found = run_cells(folder, learner, asked, CellStore(tmp_path))
     composed = compose(policy, panel, found, delay_us=DELAY_US)
-    plain = simulate(panel, learner, policy, delay_us=DELAY_US)
+    plain = simulate(panel, learner, policy, delay_us=DELAY_US).queries
     for a, b in zip(composed, plain, strict=True):
         assert np.array_equal(a, b, equal_nan=True)
     if 0 not in failed:

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 from flows.studies.cells.asks import IntervalAsk
+from flows.studies.cells.cell import CellStore
+from flows.studies.cells.checks import Rechecked
 from flows.studies.interval import study_interval
 from flows.studies.panels.panel import Panel
 from flows.studies.panels.sources import INSTALL_S
 from flows.studies.telling.record import StudyRecord
+from flows.studies.telling.words import how_measured
 from infra.errors import InputError
 from infra.settings import Home, Settings
 from tests.unit.flows.studies.panels import synthetic_panel
@@ -90,8 +93,8 @@ def test_a_second_study_reuses_the_cells_whatever_its_intervals(study: Study) ->
     assert again.cells_reused == again.cells
     same = [p.ndcg10.mean for r in (first, again) for p in r.policies if p.interval == "2d"]
     assert same[:2] == pytest.approx(same[2:], abs=0.01)  # the second knows no models younger than 6 h
-    longer = study(seed=99, intervals=("12h", "2d", "4d", "never"))
-    same = [p.ndcg10 for r in (first, longer) for p in r.policies if p.interval == "2d"]
+    more = study(seed=99, intervals=("12h", "1d", "2d", "never"))
+    same = [p.ndcg10 for r in (first, more) for p in r.policies if p.interval == "2d"]
     assert same[:2] == same[2:]
 
 
@@ -136,6 +139,43 @@ def test_policies_are_compared_on_the_slices_that_all_of_them_have(study: Study,
     assert lacks[0].any()
     assert all((mask == lacks[0]).all() for mask in lacks)
     assert any("left out" in finding for finding in record.findings)
+
+
+def test_a_study_checks_itself_and_says_what_came_out(study: Study) -> None:
+    first = study(seed=31, fractions=(1.0,))
+    assert first.recheck == Rechecked(1, 1, 0.0)
+    assert study(seed=31, fractions=(1.0,)).recheck is None, "nothing new, nothing to check unless asked"
+    record = study(seed=31, fractions=(1.0,), recheck=3, confirm=("2d:1", "never:1"))
+    assert record.recheck == Rechecked(3, 3, 0.0)
+    assert record.broken == ()
+    assert StudyRecord.from_document(record.document()).confirmed == record.confirmed
+    alone, never = record.confirmed
+    assert (alone.trainings, never.trainings) == (4, 1)
+    assert alone.equal
+    assert never.equal
+    assert alone.cpu_s > 0
+    assert alone.computed_cpu_s > never.computed_cpu_s > 0
+    assert never.ndcg10 == pytest.approx(record.policies[-1].ndcg10.mean)
+    assert alone.told == record.policies[1].ndcg10
+    said = dict(how_measured(record))["Checks."]
+    assert "3 random cells were trained again from their rows, all with the same scores" in said
+    assert "each 2 days on all of the data was also run alone: 4 trainings" in said
+
+
+def test_a_cell_that_scores_otherwise_is_a_broken_promise(study: Study, root: Path) -> None:
+    study(seed=77, fractions=(1.0,), intervals=("2d", "never"))
+    cells = CellStore(root / "home" / "studies" / "cells")
+    for path in cells.folder.rglob("*.npz"):
+        known, model = cells.get(path.stem), cells.model(path.stem)
+        assert known is not None
+        assert model is not None
+        planted = {k: v + 1e-6 for k, v in known.ndcg.items()}
+        cells.put(path.stem, replace(known, ndcg=planted), model)
+    record = study(seed=77, fractions=(1.0,), intervals=("2d", "never"), recheck=2, confirm=("2d:1",))
+    assert record.recheck is not None
+    assert (record.recheck.cells, record.recheck.equal) == (2, 0)
+    assert record.recheck.largest_difference == pytest.approx(1e-6)
+    assert "2 of 2 cells trained again score otherwise, by up to 1e-06" in record.broken[0]
 
 
 def test_an_interval_finer_than_the_time_stamps_is_refused(study: Study) -> None:
