@@ -27,9 +27,10 @@ _ROUNDS = 8  # two are enough for what people write: the second finds nothing to
 
 # Lucene's English list less "no" and "not", which tell items apart.
 STOP_WORDS = frozenset(
-    "a an and are as at be but by for if in into is it of on or such that the their then there these they "
-    "this to was will with".split()
-)
+    {"a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it",
+     "of", "on", "or", "such", "that", "the", "their", "then", "there", "these", "they", "this",
+     "to", "was", "will", "with"}
+)  # fmt: skip
 
 # Plurals that no rule makes, and the two spellings of English shops.
 _IRREGULAR = {

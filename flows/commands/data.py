@@ -17,7 +17,10 @@ SETS = {
     "completejourney": "1.5 million grocery order lines over a year (a Python package; realness disputed)",
     "movielens": "100,000 timed film ratings (in a Python package; GroupLens' terms: not to be passed on)",
 }
-FORMATS = {"csv": "items.csv, users.csv, searches.csv, interactions.csv; only the last is required"}
+FORMATS = {
+    "csv": "items.csv, users.csv, searches.csv, interactions.csv; only the last is required",
+    "wands": "product.csv, query.csv, label.csv, tab-separated; only the first is required",
+}
 
 
 @app.command()
@@ -54,14 +57,17 @@ def import_log(
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn your own catalogue, users, searches and interactions into segments."""
+    """Turn your own catalogue, users, searches, interactions or judgements into segments."""
     if format not in FORMATS:
         raise ConfigError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
     if not path.is_dir():
         raise DataError(f"{path} is not a folder; expected one that holds {FORMATS[format]}")
-    from data.sources.tables import import_csv
+    from data.sources.tables import ImportReport, import_csv
+    from data.sources.wands import WandsReport, import_wands
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    report: ImportReport | WandsReport
     with session.progress(f"import {path}") as say:
-        report = import_csv(path, session.settings.layout, dry_run=dry_run, progress=say)
+        importer = import_wands if format == "wands" else import_csv
+        report = importer(path, session.settings.layout, dry_run=dry_run, progress=say)
     session.emit(report, report.text)
