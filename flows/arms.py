@@ -43,7 +43,7 @@ def pipeline_of(
     """A release against a state, without exploration and deadline: what evaluation asks."""
     return SearchPipeline(
         release,
-        view or ReleaseView(release, state),
+        view or ReleaseView(release, state, photos=photos),
         state,
         config=PipelineConfig.for_evaluation(),
         photos=photos,

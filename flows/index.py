@@ -1,4 +1,4 @@
-"""Build the indexes of a release from the published state: vectors, three lexical tiers, the speller."""
+"""Build the indexes of a release from the published state: vectors, lexical tiers, photos, the speller."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import orjson
 
 from data.text import tokens
 from flows.inputs import Inputs, all_vectors, clicked_queries
+from flows.photos import index_photos, photos_at_hand
 from flows.train import Parts, measured
 from infra.clock import Clock
 from infra.errors import DataError
 from infra.settings import Settings
 from models.encoder import Encoder, item_text
+from models.image_classifier import ImageClassifier
+from models.image_index import ImageIndex
 from models.lexical_index import LexicalIndex, assign_tiers
 from models.release import put_artifact
 from models.speller import Speller
@@ -25,7 +28,7 @@ from models.vector_index import VectorIndex
 
 __all__ = ["INDEXES", "build_index"]
 
-INDEXES = ("vector_index", "lexical_index", "speller")
+INDEXES = ("vector_index", "lexical_index", "image_index", "speller")
 QUERY_WORD_CLICKS = 5  # clicks that make a typed word a known one
 
 
@@ -40,12 +43,17 @@ def build_index(
         raise DataError(f"unknown index {name!r}; expected one of {', '.join(INDEXES)}")
     if not inputs.state.alive.any():
         raise DataError("the catalogue is empty; bring in items and run `shelflife ingest`")
+    if name == "image_index" and not (
+        photos_at_hand(settings, parts.get("image_classifier"))
+        and parts.artifacts["image_classifier"].provides  # one of an older release names no space
+    ):
+        return parts.without(name)
     layout = settings.layout
     layout.run.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=layout.run) as beside:
         folder = Path(beside) / name
         with measured() as cost:
-            thing, requires = _BUILDERS[name](inputs, parts, folder)
+            thing, requires = _BUILDERS[name](inputs, parts, folder, settings)
         artifact = put_artifact(
             layout,
             name,
@@ -59,7 +67,9 @@ def build_index(
     return parts.plus(replace(artifact, version=f"{name}-{artifact.content[:10]}"), thing, cost)
 
 
-def _vector_index(inputs: Inputs, parts: Parts, folder: Path) -> tuple[VectorIndex, dict[str, str]]:
+def _vector_index(
+    inputs: Inputs, parts: Parts, folder: Path, _: Settings
+) -> tuple[VectorIndex, dict[str, str]]:
     encoder: Encoder = parts.objects["encoder"]
     known = parts.get("vector_index")
     same = (
@@ -93,7 +103,9 @@ def _renew(inputs: Inputs, encoder: Encoder, *, since_us: int, vectors: Any) -> 
         )
 
 
-def _lexical_index(inputs: Inputs, parts: Parts, folder: Path) -> tuple[LexicalIndex, dict[str, str]]:
+def _lexical_index(
+    inputs: Inputs, parts: Parts, folder: Path, _: Settings
+) -> tuple[LexicalIndex, dict[str, str]]:
     state = inputs.state
     rows = np.flatnonzero(state.alive)
     texts = [item_text(orjson.loads(state.payload(r))) for r in rows.tolist()]
@@ -101,7 +113,19 @@ def _lexical_index(inputs: Inputs, parts: Parts, folder: Path) -> tuple[LexicalI
     return LexicalIndex.build(folder, state.item_ids[rows], texts, tiers), {}
 
 
-def _speller(inputs: Inputs, parts: Parts, folder: Path) -> tuple[Speller, dict[str, str]]:
+def _image_index(
+    inputs: Inputs, parts: Parts, folder: Path, settings: Settings
+) -> tuple[ImageIndex, dict[str, str]]:
+    classifier: ImageClassifier = parts.objects["image_classifier"]
+    known = parts.get("image_index")
+    if known is not None and parts.artifacts["image_index"].requires["photo_space"] != classifier.photo_space:
+        known = None
+    index = index_photos(settings, inputs, classifier, known=known)
+    index.save(folder)
+    return index, {"photo_space": classifier.photo_space}
+
+
+def _speller(inputs: Inputs, parts: Parts, folder: Path, _: Settings) -> tuple[Speller, dict[str, str]]:
     state = inputs.state
     counts: Counter[str] = Counter()
     for row in np.flatnonzero(state.alive).tolist():
@@ -118,5 +142,6 @@ def _speller(inputs: Inputs, parts: Parts, folder: Path) -> tuple[Speller, dict[
 _BUILDERS: dict[str, Any] = {
     "vector_index": _vector_index,
     "lexical_index": _lexical_index,
+    "image_index": _image_index,
     "speller": _speller,
 }

@@ -30,7 +30,7 @@ WINDOW_D = 7.0
 REFRESHES = "refreshes.jsonl"
 
 # What refreshing a component makes anew, in order. An encoder brings its index and ranker along:
-# neither means anything in another embedding space.
+# neither means anything in another embedding space. So does an image classifier its index.
 PLAN: dict[str, tuple[str, ...]] = {
     "all": (
         "text_classifier",
@@ -38,14 +38,15 @@ PLAN: dict[str, tuple[str, ...]] = {
         "encoder",
         "vector_index",
         "lexical_index",
+        "image_index",
         "speller",
         "ranker",
     ),
     "ranker": ("ranker",),
     "encoder": ("encoder", "vector_index", "ranker"),
     "text_classifier": ("text_classifier",),
-    "image_classifier": ("image_classifier",),
-    "index": ("vector_index", "lexical_index", "speller"),
+    "image_classifier": ("image_classifier", "image_index"),
+    "index": ("vector_index", "lexical_index", "image_index", "speller"),
 }
 _FIRST = PLAN["all"]
 

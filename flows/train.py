@@ -20,12 +20,12 @@ import orjson
 
 from data.sources import fashion_mnist
 from flows.inputs import Inputs, Scorers, clicked_pairs, clicked_queries, ranker_rows
+from flows.photos import fit_photos, shop_photos
 from infra.clock import Clock
 from infra.errors import DataError
 from infra.settings import Settings
 from models.candidate_features import FEATURE_SCHEMA
 from models.encoder import Encoder, item_text
-from models.image_classifier import ImageClassifier
 from models.ranker import Ranker
 from models.release import Artifact, Release, put_artifact
 from models.text_classifier import TextClassifier
@@ -45,7 +45,6 @@ __all__ = [
 
 TRAINED = ("text_classifier", "image_classifier", "encoder", "ranker")
 _SCORERS = ("encoder", "text_classifier", "speller")
-MAX_PHOTOS = 10_000
 MAX_PAIRS = 120_000  # newest clicked queries that an encoder learns from
 QUERY_LIMIT = 60_000  # newest clicked queries that a text classifier learns from
 
@@ -197,26 +196,17 @@ def _image_classifier(
     inputs: Inputs, parts: Parts, *, settings: Settings, clock: Clock, warm: bool, seed: int
 ) -> Parts:
     """Learns departments from the photos of the catalogue's items."""
-    state = inputs.state
-    if not (state.photo >= 0).any() or not fashion_mnist.is_cached(settings.cache):
-        return parts.without("image_classifier")
+    if not (inputs.state.photo >= 0).any() or not fashion_mnist.is_cached(settings.cache):
+        return parts.without("image_classifier").without("image_index")
     with measured() as cost:
-        images, _ = fashion_mnist.load(settings.cache)
-        department = [str(orjson.loads(p).get("department") or "") for p in state.payloads]
-        rows = np.flatnonzero(state.alive & (state.photo >= 0) & inputs.kept(state.item_ids, salt="item"))
-        rows = np.array([r for r in rows.tolist() if department[r]], np.int64)
-        if len(rows) == 0:
-            return parts.without("image_classifier")
-        photos, first = np.unique(state.photo[rows], return_index=True)
-        rows = rows[first]
-        if len(rows) > MAX_PHOTOS:
-            pick = np.sort(np.random.default_rng(seed).choice(len(rows), MAX_PHOTOS, replace=False))
-            rows, photos = rows[pick], photos[pick]
-        classes = sorted({department[r] for r in rows})
-        labels = np.array([classes.index(department[r]) for r in rows], np.int64)
+        photos, labels, classes = shop_photos(inputs, seed=seed)
+        if not classes:
+            return parts.without("image_classifier").without("image_index")
         init = parts.get("image_classifier") if warm else None
-        model = ImageClassifier.fit(images[photos], labels, classes=classes, seed=seed, init=init)
-    return _put(settings, parts, model, "image_classifier", inputs, cost, clock, dict(model.report))
+        model = fit_photos(settings, photos, labels, classes, seed=seed, init=init)
+    provides = {"photo_space": model.photo_space}
+    metrics = dict(model.report)
+    return _put(settings, parts, model, "image_classifier", inputs, cost, clock, metrics, provides=provides)
 
 
 def _encoder(

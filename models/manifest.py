@@ -29,6 +29,7 @@ __all__ = [
 ARTIFACTS = (
     "text_classifier",
     "image_classifier",
+    "image_index",
     "encoder",
     "lexical_index",
     "vector_index",
@@ -36,10 +37,10 @@ ARTIFACTS = (
     "ranker",
 )
 # A catalogue without categories, photos, words or clicks is still a catalogue.
-OPTIONAL = frozenset({"text_classifier", "image_classifier", "speller", "ranker"})
+OPTIONAL = frozenset({"text_classifier", "image_classifier", "image_index", "speller", "ranker"})
 
 # What artifacts of one release have to agree on. The feature schema's other side is the code itself.
-_EMBEDDING, _FEATURES = "embedding_space", "feature_schema"
+_EMBEDDING, _FEATURES, _PHOTOS = "embedding_space", "feature_schema", "photo_space"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def make_release(
         raise DataError(f"a release without {absent[0]}; expected at least the artifacts {_required()}")
     space = _agreed(artifacts, _EMBEDDING)
     schema = _agreed(artifacts, _FEATURES)
+    _agreed(artifacts, _PHOTOS)
     ordered = {n: artifacts[n] for n in ARTIFACTS if n in artifacts}
     return Manifest(
         release_id=release_id_of(ordered, watermark_us, created_us),
@@ -156,7 +158,7 @@ def _agreed(artifacts: Mapping[str, Artifact], key: str) -> str:
                 f"artifacts do not belong together: {claims[0][0]} {key} {claims[0][1]}, {who} {value}; "
                 f"build {who.split()[0]} anew against the other"
             )
-    if required and not provided and key == _EMBEDDING:
+    if required and not provided and key != _FEATURES:
         raise DataError(f"{next(iter(required))} requires {key} {claims[0][1]}, and no artifact provides one")
     return claims[0][1] if claims else ""
 

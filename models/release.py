@@ -41,6 +41,7 @@ from models.vector_index import VectorIndex
 
 if TYPE_CHECKING:
     from models.image_classifier import ImageClassifier
+    from models.image_index import ImageIndex
     from models.ranker import Ranker
 
 __all__ = [
@@ -76,6 +77,7 @@ class Release:
     vector_index: VectorIndex
     text_classifier: TextClassifier | None = None
     image_classifier: ImageClassifier | None = None
+    image_index: ImageIndex | None = None
     speller: Speller | None = None
     ranker: Ranker | None = None
 
@@ -277,6 +279,10 @@ def _load_artifact(name: str, folder: Path, layout: Home) -> Any:
             from models.image_classifier import ImageClassifier
 
             return ImageClassifier.load(folder)
+        case "image_index":
+            from models.image_index import ImageIndex
+
+            return ImageIndex.load(folder)
         case "text_classifier":
             return TextClassifier.load(folder)
         case "encoder":

@@ -134,7 +134,7 @@ def _forward(w: Mapping[str, Tensor], images: NDArray[np.uint8], *, training: bo
         x = functional.relu(inner + (convolve(x, f"block{b}.skip", stride) if wide_in != wide_out else x))
     pooled = x.mean(dim=(2, 3))
     if not training:
-        pooled = pooled.unflatten(0, (2, -1)).mean(dim=0)
+        pooled = (pooled[: len(pooled) // 2] + pooled[len(pooled) // 2 :]) / 2
     return functional.linear(pooled, w["head.weight"], w["head.bias"])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.search.catalogue import Catalogue
+from components.search.live_photos import PhotoLive, PhotoView
 from data.state import State
 from models.encoder import item_text
 from models.release import Release
@@ -30,7 +31,7 @@ class Live:
     vectors float32 [n, dim] (zero where unknown); text_rows and vector_rows int32: the state row of
     each position of the lexical and the vector index, -1 where the state knows no such item;
     text_delta and vector_delta int32: rows that the base indexes lack; stale_text and stale_vector
-    bool [n]: base hits to pass over.
+    bool [n]: base hits to pass over; photos: the same of the image index, None without one.
     """
 
     n: int
@@ -41,6 +42,7 @@ class Live:
     vector_delta: NDArray[np.int32]
     stale_text: NDArray[np.bool_]
     stale_vector: NDArray[np.bool_]
+    photos: PhotoLive | None = None
 
 
 class ReleaseView:
@@ -50,10 +52,17 @@ class ReleaseView:
     indexes hold it and its text still encodes to the vector that they hold: so a release need not
     carry the texts that it was built from. When the view is made, items that the indexes hold are
     encoded only if they say (`updated_at`, `created_at`) that they were touched after the release's
-    watermark.
+    watermark. `photos` uint8 [m, 28, 28]: the catalogue's, for items that the image index lacks.
     """
 
-    def __init__(self, release: Release, state: State, *, catalogue: Catalogue | None = None) -> None:
+    def __init__(
+        self,
+        release: Release,
+        state: State,
+        *,
+        catalogue: Catalogue | None = None,
+        photos: NDArray[np.uint8] | None = None,
+    ) -> None:
         self.release = release
         self.catalogue = Catalogue(state) if catalogue is None else catalogue
         self._state = state
@@ -67,6 +76,9 @@ class ReleaseView:
         self._text_rows = np.full(len(self._text_at), -1, np.int32)
         self._vector_rows = np.full(len(self._vector_at), -1, np.int32)
         self._n = 0
+        self._photos: PhotoView | None = None
+        if release.image_index is not None and release.image_classifier is not None:
+            self._photos = PhotoView(release.image_index, release.image_classifier, state, photos)
         self.live = self._publish()
         self.refresh()
 
@@ -98,6 +110,8 @@ class ReleaseView:
             touched = self.catalogue.updated_us[renewed] > self.release.manifest.watermark_us
             renewed = renewed[touched | self._stale[1, renewed]]
         self._encode(renewed, at_start=first)
+        if self._photos is not None:
+            self._photos.refresh(rows, n)
         self._n, self._version = n, version
         self.live = self._publish()
         return len(renewed)
@@ -127,6 +141,7 @@ class ReleaseView:
             np.flatnonzero(vector & alive).astype(np.int32),
             text,
             vector,
+            None if self._photos is None else self._photos.live,
         )
 
     def _encode(self, rows: NDArray[np.int32], *, at_start: bool) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from components.search.catalogue import Catalogue
 from components.search.filters import Passing, passing
 from components.search.live import Live
+from components.search.live_photos import PhotoLive
 from components.search.queries import KnownQuery, TextHits, VectorHits, nearest
 from components.search.recommend import excluded, user_vector
 from components.search.retrieve_kernel import fuse_rows, text_rows, vector_rows
@@ -36,8 +37,8 @@ __all__ = [
     "retrieve",
 ]
 
-FOUND_BY = ("text", "text_delta", "vector", "vector_delta", "user", "popular", "photo")
-TEXT, TEXT_DELTA, VECTOR, VECTOR_DELTA, USER, POPULAR, PHOTO = (1 << i for i in range(len(FOUND_BY)))
+FOUND_BY = ("text", "text_delta", "vector", "vector_delta", "user", "popular", "photo", "look")
+TEXT, TEXT_DELTA, VECTOR, VECTOR_DELTA, USER, POPULAR, PHOTO, LOOK = (1 << i for i in range(len(FOUND_BY)))
 NO_TIER = -1
 RRF_K = 60
 _NO_ROWS: NDArray[np.int32] = np.empty(0, np.int32)
@@ -57,6 +58,7 @@ class RetrieveConfig:
     text_enough: int = 60  # fewer hits with all of the words: one word is enough then
     vectors: int = 150
     user: int = 150
+    look: int = 150
     popular: int = 100
     popular_weight: float = 0.5  # beside the user's own: his first 60 stand before the first popular one
     photo_share: float = 0.8  # of a department's candidates by popularity, the rest the newest
@@ -154,6 +156,8 @@ def retrieve(
     sources = []
     if len(meaning.image_probs):
         sources.append(_by_photo(scene))
+        if meaning.image_vector is not None and live.photos is not None:
+            sources.append(_by_look(scene, meaning.image_vector, live.photos))
     elif meaning.rewritten.words:
         sources.append(_by_words(scene))
     if with_vectors and meaning.query_vector is not None:
@@ -337,3 +341,16 @@ def _by_photo(scene: _Scene) -> Source:
     _, first = np.unique(best, return_index=True)
     best = best[np.sort(first)]
     return Source(best, np.full(len(best), PHOTO, np.uint8))
+
+
+def _by_look(scene: _Scene, seen: NDArray[np.float32], photos: PhotoLive) -> Source:
+    """Items whose photos look alike, nearest first."""
+    k, narrowed = scene.config.look, scene.narrowed
+    if narrowed is None:
+        rows = photos.nearest(seen, 2 * k)  # some are out of stock
+    elif narrowed.few:
+        rows = photos.nearest(seen, k, among=narrowed.rows)
+    else:
+        rows = photos.nearest(seen, k * narrowed.times)
+    rows = scene.offered(rows)[:k]
+    return Source(rows, np.full(len(rows), LOOK, np.uint8))

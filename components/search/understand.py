@@ -19,6 +19,7 @@ from data.schema import SURFACES
 from data.shop import Request
 from data.state import State
 from models.candidate_features import Context
+from models.image_index import unit
 from models.release import Release
 from models.speller import Rewritten
 
@@ -44,6 +45,7 @@ class Meaning:
     code_probs: CodeProbs | None
     image_probs: NDArray[np.float32]
     query_vector: NDArray[np.float32] | None
+    image_vector: NDArray[np.float32] | None = None
 
     @property
     def rewritten(self) -> Rewritten:
@@ -71,8 +73,13 @@ def understand(
     known = (memory or QueryMemory(release, capacity=1)).of(request.query)
     code_probs: CodeProbs | None = None
     codes, probs, image_probs = _NO_CODES, _NO_PROBS, _NO_PROBS
+    image_vector: NDArray[np.float32] | None = None
     if photo is not None and release.image_classifier is not None:
-        image_probs = release.image_classifier.predict(photo[None])[0]
+        if release.image_index is None:
+            image_probs = release.image_classifier.predict(photo[None])[0]
+        else:
+            image_probs, embedding = (found[0] for found in release.image_classifier.see(photo[None]))
+            image_vector = unit(embedding)
         by_code = np.bincount(image_codes, image_probs, CODES).astype(np.float32)
         codes = lists.category_codes
         probs = np.maximum(by_code[lists.category_departments], by_code[codes])
@@ -94,4 +101,4 @@ def understand(
     if request.surface == "similar":
         row = state.item_row(request.item_id)
         vector = live.vectors[row] if 0 <= row < live.n else None
-    return Meaning(known, context, code_probs, image_probs, vector)
+    return Meaning(known, context, code_probs, image_probs, vector, image_vector)

@@ -319,7 +319,7 @@ class Engine:
         assert self.shared is not None, "the engine has not started"
         assert self._follower is not None, "the engine has not started"
         with self._follower.paused():
-            view = ReleaseView(release, self.shared.state, catalogue=self.shared.catalogue)
+            view = ReleaseView(release, self.shared.state, catalogue=self.shared.catalogue, photos=self.photos)
             self._follower.after.append(view.refresh)
         return view
 
