@@ -1,8 +1,8 @@
 """How text becomes tokens, once for everything: state, classifier, encoder, indexes, world.
 
-Unicode is normalised (NFKC, case-folded, accents dropped); tokens are runs of letters and digits.
-Measures and model numbers have one spelling (`data/measures.py`); plurals are trimmed. It knows no
-catalogue's vocabulary.
+Unicode is normalised (NFKC, case-folded, accents dropped); tokens are runs of letters and digits, and
+pairs of neighbours in scripts that put no space between words, as in Lucene's CJK analyser. Measures and
+model numbers have one spelling (`data/measures.py`); plurals are trimmed. It knows no catalogue's words.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ __all__ = ["MAX_QUERY_CHARS", "STOP_WORDS", "normalise", "token_hashes", "tokens
 MAX_QUERY_CHARS = 256
 _TOKEN = re.compile(r"\d+(?:[./]\d+)+|[^\W_]+")
 _POSSESSIVE = re.compile(r"(?<=[^\W_])['’]s(?![^\W_])")
+_VOICED = "\u3099\u309a"  # marks that tell kana apart; all others are accents, or vowels of Indic scripts
+# Thai, Lao, Burmese, Khmer; kana, Han and its extensions, Hangul.
+_SPACELESS = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff"
+    r"\uac00-\ud7af\U00020000-\U0003ffff]+"
+)
 _DIGIT = re.compile(r"\d")
 _ROUNDS = 8  # two are enough for what people write: the second finds nothing to change
 
@@ -52,8 +58,9 @@ def normalise(text: str, *, most: int = MAX_QUERY_CHARS) -> str:
     if text.isascii():
         text = text.lower()
     else:
-        text = unicodedata.normalize("NFKD", text).casefold()
-        text = "".join(c for c in text if not unicodedata.combining(c))
+        text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+        text = "".join(c for c in text if c in _VOICED or unicodedata.category(c)[0] != "M")
+        text = unicodedata.normalize("NFKC", text)  # Hangul and kana in one piece again
     if "'" in text or "’" in text:
         text = _POSSESSIVE.sub("", text)
     if not _DIGIT.search(text):
@@ -83,7 +90,24 @@ def _stem(token: str) -> str:
 
 def tokens(text: str, *, most: int = MAX_QUERY_CHARS) -> list[str]:
     """The stemmed tokens of a text's first `most` characters, in order, repeats kept."""
-    return [_stem(t) for t in normalise(text, most=most).split()]
+    cut = normalise(text, most=most).split()
+    if not text.isascii():
+        cut = [part for token in cut for part in _pairs(token)]
+    return [_stem(t) for t in cut]
+
+
+def _pairs(token: str) -> list[str]:
+    """The token, its spaceless stretches cut into overlapping pairs of characters."""
+    if not _SPACELESS.search(token):
+        return [token]
+    parts: list[str] = []
+    at = 0
+    for run in _SPACELESS.finditer(token):
+        start, stop = run.span()
+        parts += [token[at:start]] if start > at else []
+        parts += [token[i : min(i + 2, stop)] for i in range(start, max(start + 1, stop - 1))]
+        at = stop
+    return parts + ([token[at:]] if at < len(token) else [])
 
 
 @lru_cache(maxsize=262_144)

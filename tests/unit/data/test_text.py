@@ -77,3 +77,37 @@ def test_normalising_twice_is_normalising_once(text: str) -> None:
 def test_only_the_beginning_counts() -> None:
     assert tokens("a" * 300) == ["a" * 256]
     assert tokens("a" * 300, most=300) == ["a" * 300]
+
+
+@pytest.mark.parametrize(
+    ("query", "title"),
+    [
+        ("运动鞋", "红色运动鞋男款"),
+        ("スニーカー", "ｽﾆｰｶｰ 赤い"),
+        ("운동화", "남성용 운동화 270"),
+        ("รองเท้า", "รองเท้าผ้าใบสีแดง"),
+        ("iphone手机", "新款 iPhone 手机 128GB"),
+        ("जूते", "लाल जूते"),
+        ("Straße", "STRASSE"),
+        ("ﬁlter", "FILTER"),
+        ("café", "cafe\u0301"),
+        ("Ｎｉｋｅ", "nike"),
+        ("İstanbul", "istanbul"),
+    ],
+)
+def test_any_script_is_found_within_a_title(query: str, title: str) -> None:
+    assert tokens(query)
+    assert set(tokens(query)) <= set(tokens(title))
+
+
+def test_scripts_without_spaces_tell_words_apart() -> None:
+    assert not set(tokens("运动鞋")) & set(tokens("红色连衣裙"))
+    assert tokens("がき") != tokens("かき")
+    assert tokens("가방") != tokens("가구")
+    assert tokens("水") == ["水"]
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=300)
+def test_normalising_any_text_twice_is_once(text: str) -> None:
+    assert normalise(normalise(text)) == normalise(text)
