@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -229,14 +230,33 @@ def test_baselines_tell_what_they_should_on_the_same_pools() -> None:
     np.testing.assert_array_equal(only, found["popularity"][2])
 
 
-def test_the_reference_knows_nothing_of_later() -> None:
+@pytest.mark.parametrize("last", [0, 2])
+def test_the_reference_knows_nothing_of_later(last: int) -> None:
     made, log = panel(), shop()
     item = log.item_ids.copy()
-    later = np.flatnonzero(log.time_us >= made.slices[0].end_us)
+    later = np.flatnonzero(log.time_us >= made.slices[last].end_us)
     item[later] = item[later][::-1]
-    now = baseline_scores(made, log, slices=range(1))["reference"]
-    other = baseline_scores(made, replace(log, item_ids=item), slices=range(1))["reference"]
-    np.testing.assert_array_equal(now[0], other[0])
+    now = baseline_scores(made, log, slices=range(last + 1))["reference"]
+    other = baseline_scores(made, replace(log, item_ids=item), slices=range(last + 1))["reference"]
+    for a, b in zip(now, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_reference_is_fitted_anew_where_there_is_a_twentieth_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, log = panel(), shop()
+    before = [int((log.time_us < s.start_us).sum()) for s in made.slices]
+    each = baseline_scores(made, log)["reference"]  # a slice is a tenth of what was before
+    assert all(b > 1.05 * a for a, b in itertools.pairwise(before))
+    monkeypatch.setattr("flows.studies.panels.next_item.baselines._MORE", 1.0)
+    always = baseline_scores(made, log)["reference"]
+    monkeypatch.setattr("flows.studies.panels.next_item.baselines._MORE", 1e9)
+    once = baseline_scores(made, log)["reference"]
+    for a, b in zip(each, always, strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(once[0], always[0])
+    assert any((a != b).any() for a, b in zip(once[1:], always[1:], strict=True))
 
 
 def test_the_reference_beats_popularity_where_tastes_differ() -> None:
