@@ -38,6 +38,7 @@ VERBS = (
     "status",
     "load",
     "eval",
+    "bench",
     "study",
 )
 """In the order of the help. Each is `app` of `flows/commands/<verb>.py`."""

@@ -23,6 +23,7 @@ from data.world.config import WorldConfig, world_config
 from data.world.history import generate
 from data.world.shop import World
 from flows.refresh import refresh
+from infra.clock import ScaledClock, wall_us
 from infra.errors import DataError
 from infra.files import write_atomic
 from infra.settings import REPOSITORY, Home, Settings
@@ -118,7 +119,8 @@ def prepare(
 def copy_home(source: Home, target: Home, *, champion_id: str | None = None) -> None:
     """What serving and its world need; files that never change are linked where that is possible.
 
-    `champion_id`: made champion of the copy. What was in the target is removed.
+    The shop's clock begins at the end of the history and goes as fast as the wall's. `champion_id`: made
+    champion of the copy. What was in the target is removed.
     """
     if champion(source) is None:
         raise DataError(f"{source.root} has no champion; `shelflife refresh` makes one")
@@ -128,8 +130,8 @@ def copy_home(source: Home, target: Home, *, champion_id: str | None = None) -> 
         if folder.is_dir():
             copy = _link if name in _LINKED else shutil.copy2
             shutil.copytree(folder, target.root / name, copy_function=copy)
-    if source.clock.is_file():
-        shutil.copy2(source.clock, target.clock)
+    world = World.open(target)
+    ScaledClock(world.start_of(world.config.days), wall_us(), 1.0).save(target.clock)
     if champion_id is not None:
         set_champion(target, champion_id, at_us=read_manifest(target, champion_id).created_us, by="bench")
 

@@ -1,0 +1,299 @@
+"""`shelflife bench swap`: what changing the release costs those who are being answered meanwhile.
+
+Open loop at one rate; swaps in blocks, one every few seconds, with quiet stretches and placebo flips
+between. Releases are a few trained ones under new ids, so that each is a whole installation. Beside it,
+in the same run, the two textbook ways. Latency counts from the due time; windows are whole installations.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.load.arrivals import Trace, poisson_arrivals
+from components.load.process import DriveProcess
+from components.load.result import LoadResult
+from components.load.verdict import Limits, judge
+from flows.bench.alignment import (
+    Window,
+    aligned,
+    excess,
+    group_of,
+    longest_gap_ms,
+    summary_ms,
+    tail_ratio,
+    within,
+)
+from flows.bench.catalogue import bench_requests, copy_home, prepare
+from flows.bench.hosts import get, http_requests, on_any_ports, serving
+from flows.bench.memory import MemoryWatch
+from flows.bench.mixture import Pager, check_journal
+from flows.bench.textbook import measure_textbook
+from infra.clock import wall_us
+from infra.errors import ShelflifeError
+from infra.files import write_atomic
+from infra.settings import Home, Settings
+from models.manifest import diff, make_release
+from models.release import publish, read_manifest, set_champion
+
+__all__ = ["SwapBench", "bench_swap", "plan", "reidentified"]
+
+Progress = Callable[..., None]
+
+TRAINED = 3
+LEAD_S = 10.0
+SETTLE_US = 500_000  # after an installation, before what follows counts as quiet
+MOST_REQUESTS = 20_000
+
+
+@dataclass(frozen=True)
+class SwapBench:
+    """What to measure. `block`: swaps between two quiet stretches, which are half as long as a block.
+
+    `alternatives`: swaps in each of the textbook ways; 0 leaves them out.
+    """
+
+    items: int = 100_000
+    swaps: int = 100
+    qps: float = 200.0
+    every_s: float = 4.0
+    block: int = 10
+    alternatives: int = 5
+    source: Path | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Seconds from the start: of each swap, of each placebo, and of the end."""
+
+    swaps: tuple[float, ...]
+    placebos: tuple[float, ...]
+    end: float
+
+
+def plan(bench: SwapBench) -> Plan:
+    """Blocks of swaps with quiet stretches before, between and after."""
+    swaps: list[float] = []
+    placebos: list[float] = []
+    at = LEAD_S
+    while len(swaps) < bench.swaps:
+        n = min(bench.block, bench.swaps - len(swaps))
+        swaps += [at + k * bench.every_s for k in range(n)]
+        at += n * bench.every_s + bench.every_s  # the last installation ends before the quiet begins
+        still = max(2, n // 2)
+        placebos += [at + (k + 0.5) * bench.every_s for k in range(still)]
+        at += still * bench.every_s
+    return Plan(tuple(swaps), tuple(placebos), at)
+
+
+def reidentified(layout: Home, trained: Sequence[str], swaps: int) -> list[str]:
+    """As many releases, in turn the trained ones under ids of their own, published; the first follows
+    `trained[0]`, so that each differs from the one before."""
+    made = []
+    for k in range(1, swaps + 1):
+        old = read_manifest(layout, trained[k % len(trained)])
+        again = make_release(
+            old.artifacts,
+            watermark_us=old.watermark_us,
+            created_us=old.created_us + k,
+            parent=old.parent,
+            metrics=old.metrics,
+        )
+        publish(layout, again)
+        made.append(again.release_id)
+    return made
+
+
+def bench_swap(
+    settings: Settings, bench: SwapBench, *, progress: Progress = lambda *_: None
+) -> dict[str, Any]:
+    """Measure; the document, the picture and the page are written to `<home>/reports/bench-swap/`."""
+    began = time.monotonic()
+    if bench.source is None:
+        prepared = prepare(settings, items=bench.items, trained=TRAINED, progress=progress)
+        source, trained, setup = prepared.layout, list(prepared.releases), prepared.about()
+    else:
+        source = Home(bench.source)
+        trained = _trained(source)
+        setup = {"source": str(bench.source), "releases": trained}
+    folder = settings.layout.reports / "bench-swap"
+    folder.mkdir(parents=True, exist_ok=True)
+    work = Home(settings.home / "bench")
+    own = on_any_ports(settings, work.root)
+    document: dict[str, Any] = {
+        "items": bench.items,
+        "qps": bench.qps,
+        "every_s": bench.every_s,
+        "setup": setup,
+    }
+    try:
+        copy_home(source, work, champion_id=trained[0])
+        requests = bench_requests(work, most=MOST_REQUESTS)
+        sent = http_requests(requests)
+        releases = reidentified(work, trained, bench.swaps)
+        document |= _swapped(
+            own, bench, trained[0], releases, sent, [r.query for r in requests if r.query], folder, progress
+        )
+        document["alternatives"] = {}
+        for way in ("user_config", "redeploy") if bench.alternatives else ():
+            copy_home(source, work, champion_id=trained[0])
+            releases = reidentified(work, trained, bench.alternatives)
+            document["alternatives"][way] = measure_textbook(
+                own, way, releases, sent, qps=bench.qps, out=folder / f"{way}.npz", progress=progress
+            )
+    finally:
+        shutil.rmtree(work.root, ignore_errors=True)
+    document["total_seconds"] = round(time.monotonic() - began, 1)
+    write_atomic(folder / "result.json", json.dumps(document, indent=1).encode())
+    from flows.bench.swap_report import write_page
+
+    write_page(document, folder)
+    return document
+
+
+def _trained(source: Home) -> list[str]:
+    """The releases of a home, its champion first."""
+    from models.release import champion, list_releases
+
+    first = champion(source)
+    others = [m.release_id for m in list_releases(source) if m.release_id != first]
+    if first is None or not others:
+        raise ShelflifeError(f"{source.root} has {len(others) + bool(first)} releases; swapping needs two")
+    return [first, *others[-TRAINED + 1 :]]
+
+
+def _swapped(
+    own: Settings,
+    bench: SwapBench,
+    first: str,
+    releases: list[str],
+    sent: list[bytes],
+    queries: list[str],
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The service's own swaps under load."""
+    schedule = plan(bench)
+    layout = own.layout
+    due = poisson_arrivals(bench.qps, schedule.end, seed=own.seed)
+    trace = Trace(due, [sent[k % len(sent)] for k in range(len(due))])
+    with serving(own, "service") as running:
+        where: dict[str, Any] = {"host": running.host, "port": running.http_port}
+        warm = Trace(
+            poisson_arrivals(bench.qps, 5.0, seed=1),
+            [sent[-k % len(sent)] for k in range(len(poisson_arrivals(bench.qps, 5.0, seed=1)))],
+        )
+        with DriveProcess(warm, folder / "warm.npz", **where) as warming:
+            warming.wait()
+        pager = Pager(running, queries)
+        driver = DriveProcess(trace, folder / "swaps.npz", **where)
+        with MemoryWatch(int(get(running, "/release")["pid"])) as memory, driver:
+            start_us = wall_us()
+            pager.start()
+            try:
+                for k, (at, release_id) in enumerate(zip(schedule.swaps, releases, strict=True)):
+                    _sleep_until(start_us + int(at * 1e6))
+                    set_champion(layout, release_id, at_us=start_us, by="bench")
+                    progress(f"swap {k + 1} of {bench.swaps}: {release_id}")
+                _sleep_until(start_us + int((schedule.end - 1.0) * 1e6))
+            finally:
+                pager.stop()
+            result = driver.wait()
+        status = get(running, "/release")
+    wanted = set(releases)
+    swaps = [s for s in status["swaps"] if s["release_id"] in wanted]
+    done = [s for s in swaps if s["flipped"]]
+    chain = [first, *releases]
+    changed = [
+        diff(read_manifest(layout, a), read_manifest(layout, b))["changed_size"] for a, b in pairwise(chain)
+    ]
+    progress("looking for mixtures in what was journalled")
+    checked = check_journal(layout, status["writer"])
+    return _figures(result, done, schedule, start_us, memory) | {
+        "swaps": len(done),
+        "refused": [s["reason"] for s in swaps if not s["flipped"]],
+        "missed": bench.swaps - len(swaps),
+        "mixed": checked.mixed + pager.mixed,
+        "mixed_checks": {
+            "replies": checked.replies,
+            "told_apart": checked.told_apart,
+            "paged": pager.sessions,
+            "paged_across_a_swap": pager.crossed,
+            "paging_failed": pager.failed,
+        },
+        "release_mb": round(read_manifest(layout, releases[-1]).size / 1e6, 3),
+        "changed_mb": round(float(np.mean(changed)) / 1e6, 3),
+    }
+
+
+def _figures(
+    result: LoadResult, done: list[dict[str, Any]], schedule: Plan, start_us: int, memory: MemoryWatch
+) -> dict[str, Any]:
+    """Installing against quiet, aligned to the flip."""
+    latency_ms = result.latency_us / 1e3
+    installing: list[Window] = [(s["begin_wall_us"], max(s["end_wall_us"], s["flip_wall_us"])) for s in done]
+    quiet = _quiet(installing, schedule, start_us)
+    flips = [s["flip_wall_us"] for s in done]
+    placebos = [start_us + int(at * 1e6) for at in schedule.placebos]
+    of_install, of_quiet = group_of(result.due_us, installing), group_of(result.due_us, quiet)
+    during, still = of_install >= 0, of_quiet >= 0
+    of_window, of_still = summary_ms(latency_ms[during]), summary_ms(latency_ms[still])
+    flip_excess = excess(result.due_us, latency_ms, flips, still)
+    verdict = judge(result, limits=Limits(min_requests=100))
+    ok = result.done_us[result.ok]
+    quiet_s = sum(end - begin for begin, end in quiet) / 1e6
+    return {
+        "failed": result.failed,
+        "requests": len(result),
+        "verdict": verdict.word,
+        "reasons": list(verdict.reasons),
+        "driver_lag_ms": verdict.figures["driver_lag_ms"],
+        "p50_installing_ms": of_window["p50"],
+        "p50_quiet_ms": of_still["p50"],
+        "p99_installing_ms": of_window["p99"],
+        "p99_quiet_ms": of_still["p99"],
+        "p999_installing_ms": of_window["p999"],
+        "p999_quiet_ms": of_still["p999"],
+        "requests_installing": of_window["requests"],
+        "requests_quiet": of_still["requests"],
+        "p99_ratio": tail_ratio(latency_ms[during], of_install[during], latency_ms[still], of_quiet[still]),
+        "flip_excess_ms": flip_excess["mean"],
+        "flip_excess": flip_excess,
+        "placebo_excess": excess(result.due_us, latency_ms, placebos, still),
+        "longest_gap_ms": round(longest_gap_ms(ok, installing), 2),
+        "longest_gap_control_ms": round(longest_gap_ms(ok, quiet), 2),
+        "installing_s": round(sum(end - begin for begin, end in installing) / 1e6, 1),
+        "quiet_s": round(quiet_s, 1),
+        "installation_ms": summary_ms(np.array([(e - b) / 1e3 for b, e in installing])),
+        "aligned": aligned(result.due_us, latency_ms, flips).to_json(),
+        "aligned_placebo": aligned(result.due_us, latency_ms, placebos).to_json(),
+        **memory.figures(flips),
+    }
+
+
+def _quiet(installing: Sequence[Window], schedule: Plan, start_us: int) -> list[Window]:
+    """Whole seconds of the run in which nothing was installed, nor had just been."""
+    begins = range(start_us + 1_000_000, start_us + int(schedule.end * 1e6) - 1_000_000, 1_000_000)
+    seconds = np.array(begins, np.int64)
+    busy = np.zeros(len(seconds), bool)
+    for begin, end in installing:
+        busy |= (seconds + 1_000_000 > begin - SETTLE_US) & (seconds < end + SETTLE_US)
+    calm = [(int(s), int(s) + 1_000_000) for s in seconds[~busy]]
+    # Between two swaps of a block is no quiet: caches are still filling.
+    block = [start_us + int(at * 1e6) for at in schedule.swaps]
+    near: list[Window] = [(at - 1_000_000, at + 5_000_000) for at in block]
+    return [w for w in calm if not within(np.array([w[0]]), near).any()]
+
+
+def _sleep_until(at_us: int) -> None:
+    left = (at_us - wall_us()) / 1e6
+    if left > 0:
+        time.sleep(left)

@@ -1,0 +1,109 @@
+"""`shelflife bench serve` and `shelflife bench swap`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, table, verb
+
+app = verb("Speed of the online path against the machine's own floors; swaps under load.")
+
+ItemsOption = Annotated[int, typer.Option(min=200, help="Items of the catalogue that is generated.")]
+FromOption = Annotated[
+    Path | None, typer.Option("--from", help="Measure a copy of this home (of a world) instead.")
+]
+
+
+@app.callback()
+def _group() -> None:
+    """Speed of the online path against the machine's own floors; swaps under load."""
+
+
+@app.command()
+def serve(
+    ctx: typer.Context,
+    items: ItemsOption = 100_000,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Length of each paced run.")] = 30.0,
+    rate: Annotated[float, typer.Option(min=1.0, help="Requests a second where paced.")] = 200.0,
+    training: Annotated[bool, typer.Option(help="Also beside a ranker in training.")] = True,
+    source: FromOption = None,
+    home: HomeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the service against a direct call, an empty handler, and other topologies."""
+    from flows.bench.serve import TOPOLOGIES, ServeBench, bench_serve
+
+    session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    bench = ServeBench(items, seconds, rate, training, source)
+    with session.progress("bench serve") as say:
+        found = bench_serve(session.settings, bench, progress=say)
+    names = ("in_process", *TOPOLOGIES)
+    columns = ("p50_ms", "p99_ms", "peak_rps", "rate", "verdict")
+    lines = [
+        table(("", *columns), [(n, *(found[n].get(c) for c in columns)) for n in names]),
+        f"stages in us: {_pairs(found['stages_us'])}; all of a call {found['whole_us']:g}",
+        f"AI share {found['ai_share']:.0%}; p99 of the whole over each stage's: "
+        f"{_pairs(found['whole_to_component_p99'])}",
+        f"cache hit rates: {_pairs(found['cache_hit_rates'])}",
+        f"ratios: {_pairs(found['ratios'])}",
+    ]
+    if "training" in found:
+        beside = found["training"]
+        lines.append(
+            "p99 beside a training: "
+            + ", ".join(f"{n} {beside[n]['p99_ms']:g} ms" for n in ("quiet", "nice_19", "nice_0"))
+        )
+    session.emit(found, "\n".join(lines))
+
+
+@app.command()
+def swap(
+    ctx: typer.Context,
+    items: ItemsOption = 100_000,
+    swaps: Annotated[int, typer.Option(min=1, help="Swaps, in blocks of ten.")] = 100,
+    qps: Annotated[float, typer.Option(min=1.0, help="Requests a second.")] = 200.0,
+    every_s: Annotated[
+        float, typer.Option("--every-s", min=1.0, help="Seconds from one swap to the next.")
+    ] = 4.0,
+    alternatives: Annotated[
+        int, typer.Option(min=0, help="Swaps in each of the textbook ways; 0: leave them out.")
+    ] = 5,
+    source: FromOption = None,
+    home: HomeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Swap releases under load, and hold that against the textbook ways."""
+    from flows.bench.swap import SwapBench, bench_swap
+
+    session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    bench = SwapBench(items, swaps, qps, every_s, alternatives=alternatives, source=source)
+    with session.progress("bench swap") as say:
+        found = bench_swap(session.settings, bench, progress=say)
+    ratio, excess = found["p99_ratio"], found["flip_excess"]
+    lines = [
+        f"{found['swaps']} swaps at {qps:g}/s: {found['failed']} of {found['requests']} requests failed, "
+        f"{found['mixed']} mixed ({found['mixed_checks']['replies']} replies looked at); {found['verdict']}",
+        *(f"  because {reason}" for reason in found["reasons"]),
+        f"p99 {found['p99_installing_ms']} ms installing, {found['p99_quiet_ms']} ms quiet: "
+        f"{ratio['mean']} times ({ratio['low']} to {ratio['high']})",
+        f"median excess in 50 ms after the flip {excess['mean']} ms ({excess['low']} to {excess['high']})",
+        f"longest gap {found['longest_gap_ms']} ms, without swaps {found['longest_gap_control_ms']} ms",
+        f"memory at most {found['peak_memory_mb']} MB, {found['memory_mb_per_swap']} MB more a swap; "
+        f"a release has {found['release_mb']} MB, a swap changes {found['changed_mb']} MB",
+    ]
+    for way, other in found["alternatives"].items():
+        lines.append(
+            f"{way}: {other['swaps']} swaps, {other['failed']} of {other['requests']} failed, "
+            f"p99 {other['p99_installing_ms']} ms, longest gap {other['longest_gap_ms']} ms"
+        )
+    lines.append(f"the picture: {session.settings.layout.reports / 'bench-swap' / 'swaps.html'}")
+    session.emit(found, "\n".join(lines))
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
