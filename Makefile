@@ -2,13 +2,14 @@
 # make demo    the whole loop on this machine
 # make test    what CI runs; what starts real services runs alone, the rest on two cores
 # make check   format, lint, types, layers
+# make fuzz    Schemathesis at the published document: in process on var/'s release, or ARGS="--http URL"
 # make calibrate   studies of worlds with known answers; goes on where it was stopped
 # make clean   caches and the environment; the state in var/ stays
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := setup
 .NOTPARALLEL:
-.PHONY: setup demo test check calibrate clean
+.PHONY: setup demo test check fuzz calibrate clean
 
 BIN := .venv/bin
 
@@ -27,6 +28,9 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+fuzz: setup
+	@$(BIN)/python -m benchmarks.schemathesis_run $(or $(ARGS),--in-process var --requests 80000)
 
 calibrate: setup
 	@$(BIN)/python -m flows.studies.calibration.run $(ARGS)

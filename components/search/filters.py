@@ -24,6 +24,7 @@ __all__ = ["EXHAUSTIVE", "MAX_CATEGORY", "Passing", "check_filters", "notes_of",
 EXHAUSTIVE = 10_000  # so many passing rows are searched one by one; of more, the index is asked for more hits
 MAX_CATEGORY = 200  # characters
 _MOST_TIMES = 16
+_MOST = float(np.finfo(np.float32).max)  # of a price
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ def passing(filters: Filters, state: State, catalogue: Catalogue, n: int) -> Pas
     if filters.category and wanted < 0:
         return Passing(np.zeros(n, np.bool_))
     priced = filters.price_min is not None or filters.price_max is not None
-    low = np.float32(filters.price_min or 0.0)
-    high = np.float32(np.inf if filters.price_max is None else filters.price_max)
+    low = np.float32(min(filters.price_min or 0.0, _MOST))
+    high = np.float32(min(np.inf if filters.price_max is None else filters.price_max, _MOST))
     mask = passing_mask(
         state.items.alive[:n],
         state.items.stock,

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from fastapi import FastAPI
+from fastapi import FastAPI, Path
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
@@ -35,6 +35,7 @@ __all__ = ["make_api"]
 _MAX_JSON_BYTES = 2 << 20
 _PAGE = frozenset({"user_id", "session_id", "cursor", "size", "offset", "explain"}) | FILTERS
 _JSON = "application/json"
+_ItemKey = Annotated[str, Path(max_length=MAX_KEY_CHARS, description="the item's id")]
 
 
 class _Api(FastAPI):
@@ -42,6 +43,12 @@ class _Api(FastAPI):
 
     direct: dict[str, Callable[[HttpRequest], Awaitable[Response]]]
     refuse: Callable[[HttpRequest, InputError], Awaitable[Response]]
+
+    def openapi(self) -> dict[str, Any]:
+        """The published document."""
+        document = super().openapi()
+        document["components"] = {"schemas": openapi.SCHEMAS}
+        return document
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer directly where the path is one of `direct`; all else is FastAPI's."""
@@ -98,7 +105,7 @@ def _add_shop(app: _Api, engine: Engine) -> None:
         values = _parameters(http, _PAGE | {"item_id"})
         if not values.get("item_id"):
             raise Refusal(400, "no item_id", "the item_id of an item", "add ?item_id=…")
-        item_id = to_id(values["item_id"], "item_id")
+        item_id = _key(values, "item_id")
         if not engine.known_item(item_id):
             raise Refusal(
                 404, f"item {values['item_id']!r} is unknown", "an item of the catalogue", "check its id"
@@ -117,13 +124,13 @@ def _add_events(app: FastAPI, engine: Engine) -> None:
         return _reply(202, {"acked": accepted.rows, "duplicates": accepted.duplicates})
 
     @app.put("/items/{item_id}", **openapi.PUT_ITEM)
-    async def put_item(item_id: str, http: HttpRequest) -> Response:
+    async def put_item(item_id: _ItemKey, http: HttpRequest) -> Response:
         future = engine.upsert_item(item_id, _json(await _body(http, _MAX_JSON_BYTES)))
         await _durable(future)
         return _reply(200, {"item_id": item_id, "seq": future.result()})
 
     @app.delete("/items/{item_id}", **openapi.DELETE_ITEM)
-    async def delete_item(item_id: str) -> Response:
+    async def delete_item(item_id: _ItemKey) -> Response:
         future = engine.delete_item(item_id)
         await _durable(future)
         return _reply(200, {"item_id": item_id, "deleted": True, "seq": future.result()})
@@ -176,7 +183,9 @@ def _add_errors(app: _Api, engine: Engine) -> None:
         refusal = Refusal(
             error.status_code, f"{http.method} {http.url.path}", "a path and method of /docs", "see GET /docs"
         )
-        return _reply(error.status_code, refusal.document)
+        reply = _reply(error.status_code, refusal.document)
+        reply.headers.update(error.headers or {})
+        return reply
 
 
 def _page(
@@ -262,7 +271,7 @@ def _key(values: dict[str, str], name: str) -> int:
 
 def _whole(values: dict[str, str], name: str, default: int) -> int:
     text = values.get(name)
-    if text is None or text == "":
+    if text is None:
         return default
     if not (text.isascii() and text.lstrip("-").isdecimal() and len(text) < 10):
         raise Refusal(400, f"{name} is {text[:40]!r}", "a whole number", f"correct {name}")
@@ -270,8 +279,8 @@ def _whole(values: dict[str, str], name: str, default: int) -> int:
 
 
 def _flag(values: dict[str, str], name: str) -> bool:
-    text = values.get(name, "0").lower()
-    if text not in ("0", "1", "true", "false", ""):
+    text = values.get(name, "0")
+    if text not in ("0", "1", "true", "false"):
         raise Refusal(400, f"{name} is {text[:40]!r}", "0 or 1", f"correct {name}")
     return text in ("1", "true")
 

@@ -28,7 +28,17 @@ from data.schema import (
     stable_hash,
 )
 
-__all__ = ["MAX_EVENTS", "Batch", "event_columns", "item_payload", "to_id"]
+__all__ = [
+    "ACCEPTED",
+    "MAX_EVENTS",
+    "MAX_KEY_CHARS",
+    "NUMERIC",
+    "USER_LIMITS",
+    "Batch",
+    "event_columns",
+    "item_payload",
+    "to_id",
+]
 
 MAX_EVENTS = 1_000
 MAX_KEY_CHARS = 256
@@ -39,8 +49,8 @@ _FIELDS = frozenset({
     "kind", "item_id", "user_id", "session_id", "request_id", "release_id", "surface", "query", "position",
     "event_time", "event_key", "payload",
 })  # fmt: skip
-_USER_LIMITS = {"gender": 1, "age": 149, "purchasing_power": 6}
-_NUMERIC = {
+USER_LIMITS = {"gender": 1, "age": 149, "purchasing_power": 6}
+NUMERIC = {
     "price": 1e9, "list_price": 1e9, "cost": 1e9, "stock": 2**31 - 1, "weight_g": 1e9, "rating_sum": 1e12,
     "rating_count": 1e12, "review_count": 1e12, "sales_total": 1e12, "return_rate": 1.0, "photo_count": 1e6,
     "created_at": 2**62, "updated_at": 2**62,
@@ -182,13 +192,13 @@ def item_payload(item_id: str, fields: Any) -> str:
             "leave it out",
         )
     for name, value in fields.items():
-        if name in _NUMERIC:
+        if name in NUMERIC:
             number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or not 0 <= value <= _NUMERIC[name]:
+            if not number or not 0 <= value <= NUMERIC[name]:
                 raise Refusal(
                     422,
                     f"{name} is {_shown(value)}",
-                    f"a number from 0 to {_NUMERIC[name]:g}",
+                    f"a number from 0 to {NUMERIC[name]:g}",
                     f"correct {name}",
                 )
         elif name == "photo":
@@ -293,12 +303,12 @@ def _event_id(key: Any, where: str) -> int | None:
 
 
 def _user_payload(payload: Any, where: str) -> str:
-    if not isinstance(payload, Mapping) or set(payload) - set(_USER_LIMITS) or not payload:
+    if not isinstance(payload, Mapping) or set(payload) - set(USER_LIMITS) or not payload:
         raise Refusal(
-            422, f"{where}payload is {_shown(payload)}", f"an object of {sorted(_USER_LIMITS)}", "correct it"
+            422, f"{where}payload is {_shown(payload)}", f"an object of {sorted(USER_LIMITS)}", "correct it"
         )
     for name, value in payload.items():
-        _whole(value, name, where, 0, _USER_LIMITS[name])
+        _whole(value, name, where, 0, USER_LIMITS[name])
     return orjson.dumps(payload, option=orjson.OPT_SORT_KEYS).decode()
 
 
