@@ -1,24 +1,33 @@
 """Spelling: an unknown word becomes the most frequent known word one edit away.
 
 An edit is an insertion, a deletion, a replacement or a swap of neighbours. Known words are found
-by what is left of them when one letter is dropped (SymSpell). It knows words and counts only.
+by what is left of them when one letter is dropped (SymSpell). An unknown word that reads like a word of the
+language is left alone where the known one is rare: it is corrected only if "the known one, mistyped" is the
+likelier story (the noisy channel of Kernighan, Church & Gale, 1990). A word that no edit explains may be two
+known ones written together. It knows words and counts only.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from data.text import normalise, tokens
+from data.text import STOP_WORDS, normalise, tokens
 from infra.errors import DataError
 from infra.files import write_atomic
+from models.letters import Letters
 
 __all__ = ["Rewritten", "Speller", "rewrite"]
 
-_SHORTEST = 4  # shorter words have too many neighbours
+_SHORTEST = 4  # shorter known words have too many neighbours
+_EDITS = 27.0  # errors at each letter, evenly likely: one of 26 letters, or a slip
+_ENOUGH = 200  # words from which the language's letters can be told; with fewer every neighbour will do
+_DOUBT = 1.0  # how much likelier, in logarithms, a typing error has to be than a new word
+_SHORTEST_PART = 3
 _LONGEST = 32
 _FIRST_LETTER = 4.0  # typing errors seldom hit the first letter: such a candidate counts fourfold
 _CACHED = 16_384
@@ -34,38 +43,78 @@ class Rewritten:
 
 
 class Speller:
-    """`counts`: known word → how often it occurs. Safe to share among threads."""
+    """`counts`: known stemmed word → how often it occurs; `forms`: other forms of it that occur → the word.
 
-    def __init__(self, counts: Mapping[str, int]) -> None:
+    Safe to share among threads.
+    """
+
+    def __init__(self, counts: Mapping[str, int], forms: Mapping[str, str] | None = None) -> None:
         self.counts = dict(counts)
+        self.forms = {form: word for form, word in (forms or {}).items() if word in self.counts}
+        self._total = sum(self.counts.values())
+        words = [w for w in (*self.counts, *self.forms) if w.isalpha()]
+        self._letters = Letters(words) if len(words) >= _ENOUGH else None
         self._by_rest: dict[str, list[str]] = {}
-        for word in self.counts:
+        for word in (*self.counts, *self.forms):
             if _SHORTEST - 1 <= len(word) <= _LONGEST and word.isalpha():
                 for rest in _rests(word):
                     self._by_rest.setdefault(rest, []).append(word)
         self._corrected = lru_cache(maxsize=_CACHED)(self._correct)
 
     @classmethod
-    def fit(cls, counts: Mapping[str, int], *, min_count: int = 1) -> Speller:
+    def fit(
+        cls, counts: Mapping[str, int], *, min_count: int = 1, forms: Mapping[str, str] | None = None
+    ) -> Speller:
         """Learn the words that occur `min_count` times or more, as `data.text.tokens` cuts them."""
-        return cls({word: int(n) for word, n in sorted(counts.items()) if word and n >= min_count})
+        known = {word: int(n) for word, n in sorted(counts.items()) if word and n >= min_count}
+        return cls(known, dict(sorted((forms or {}).items())))
 
     def __len__(self) -> int:
         return len(self.counts)
 
-    def correct(self, tokens: Sequence[str]) -> list[str]:
-        """The tokens, each unknown one replaced where a known word is one edit away."""
-        counts = self.counts
-        return [t if t in counts else self._corrected(t) for t in tokens]
+    def correct(self, tokens: Sequence[str], typed: Sequence[str] | None = None) -> list[str]:
+        """The tokens, each unknown one replaced by a known word one edit away, or by two that it joins.
 
-    def _correct(self, token: str) -> str:
-        if not _SHORTEST <= len(token) <= _LONGEST or not token.isalpha():
-            return token
-        best, best_rank = token, (0.0, "")
-        for word in self._candidates(token):
-            weight = self.counts[word] * (_FIRST_LETTER if word[0] == token[0] else 1.0)
+        `typed`: the words that the tokens are stems of, in which endings are misspelt too.
+        """
+        counts = self.counts
+        pairs = zip(tokens, typed or tokens, strict=True)
+        return [w for t, raw in pairs for w in ((t,) if t in counts else self._corrected(t, raw))]
+
+    def _correct(self, token: str, typed: str) -> tuple[str, ...]:
+        for word in dict.fromkeys((typed, token)):
+            found = self._neighbour(word)
+            if found:
+                return (found,)
+        return self._parted(token) if token.isalpha() and len(token) <= _LONGEST else (token,)
+
+    def _neighbour(self, typed: str) -> str:
+        """The known word of which `typed` is most likely a typing error; empty where it is none."""
+        if not _SHORTEST - 1 <= len(typed) <= _LONGEST or not typed.isalpha() or typed in STOP_WORDS:
+            return ""
+        best, best_rank = "", (0.0, "")
+        for word in self._candidates(typed):
+            if max(len(word), len(typed)) < _SHORTEST:
+                continue
+            weight = self.counts[self.forms.get(word, word)]
+            weight *= _FIRST_LETTER if word[0] == typed[0] else 1.0
             if best_rank[0] < weight or (best_rank[0] == weight and word < best_rank[1]):
                 best, best_rank = word, (weight, word)
+        if best and self._letters is not None:
+            mistyped = math.log(best_rank[0] / _FIRST_LETTER / self._total / (_EDITS * len(typed)))
+            if mistyped < self._letters.log_probability(typed) + _DOUBT:
+                return ""
+        return self.forms.get(best, best)
+
+    def _parted(self, token: str) -> tuple[str, ...]:
+        """The two known words that make the token, whose rarer one is the most frequent; else itself."""
+        best: tuple[str, ...] = (token,)
+        best_count = 1
+        for cut in range(_SHORTEST_PART, len(token) - _SHORTEST_PART + 1):
+            pair = token[:cut], token[cut:]
+            count = min(self.counts.get(part, 0) for part in pair)
+            if count > best_count:
+                best, best_count = pair, count
         return best
 
     def _candidates(self, token: str) -> Iterable[str]:
@@ -80,31 +129,46 @@ class Speller:
     def save(self, folder: Path) -> None:
         """Write `words.json`."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "words.json", json.dumps(self.counts, ensure_ascii=False).encode())
+        document = {"counts": self.counts, "forms": self.forms}
+        write_atomic(folder / "words.json", json.dumps(document, ensure_ascii=False).encode())
 
     @classmethod
     def load(cls, folder: Path) -> Speller:
         """Read a saved speller."""
         path = folder / "words.json"
         try:
-            counts = json.loads(path.read_bytes())
+            document = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
             raise DataError(f"no speller in {folder} ({error}); fit it again") from error
-        if not isinstance(counts, dict) or not all(isinstance(n, int) for n in counts.values()):
+        found = document if isinstance(document, dict) else {}
+        counts, forms = (found.get(name) for name in ("counts", "forms"))
+        if not (
+            isinstance(counts, dict)
+            and isinstance(forms, dict)
+            and all(isinstance(n, int) for n in counts.values())
+            and all(isinstance(word, str) for word in forms.values())
+        ):
             raise DataError(f"{path} does not map words to counts; fit it again")
-        return cls(counts)
+        return cls(counts, forms)
 
 
 def rewrite(query: str, speller: Speller | None) -> Rewritten:
-    """The query normalised (256 characters count), stemmed and spelled right.
+    """The query normalised (256 characters count), stemmed, without stop words and spelled right.
 
-    The trainer rewrites a logged query in the same way where it computes its scores again.
+    A query of stop words alone keeps them. The trainer rewrites a logged query in the same way where it
+    computes its scores again.
     """
     text = normalise(query)
-    words = tokens(text)
+    words, typed = tokens(text), text.split()
+    if len(typed) != len(words):  # scripts without spaces
+        typed = words
+    told = [(w, t) for w, t in zip(words, typed, strict=True) if w not in STOP_WORDS]
+    if told and len(told) < len(words):
+        words, typed = [w for w, _ in told], [t for _, t in told]
+        text = " ".join(words)
     if speller is None or not words:
         return Rewritten(text, words, False)
-    right = speller.correct(words)
+    right = speller.correct(words, typed)
     if right == words:
         return Rewritten(text, words, False)
     return Rewritten(" ".join(right), right, True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import DataError
-from models.speller import Speller
+from models.speller import Rewritten, Speller, rewrite
 
 COUNTS = {"shirt": 50, "skirt": 20, "short": 5, "lamp": 9, "cotton": 30, "красный": 4, "a4": 7, "desk": 3}
 
@@ -23,7 +24,8 @@ COUNTS = {"shirt": 50, "skirt": 20, "short": 5, "lamp": 9, "cotton": 30, "кра
         ("coston", "cotton"),  # replacement
         ("красныи", "красный"),
         ("dekc", "dekc"),  # two edits
-        ("lmp", "lmp"),  # too short
+        ("lmp", "lamp"),
+        ("lm", "lm"),  # too short
         ("xyzzy", "xyzzy"),
         ("", ""),
     ],
@@ -57,6 +59,29 @@ def test_the_number_and_order_of_words_stay(words: list[str]) -> None:
 def test_each_single_letter_replaced_is_found(word: str, at: int, letter: str) -> None:
     typed = word[:at] + letter + word[at + 1 :]
     assert Speller.fit({word: 3, "unrelated": 100}).correct([typed]) == [word]
+
+
+def test_a_word_that_reads_like_one_is_not_taken_for_a_rare_neighbour() -> None:
+    rng = np.random.default_rng(1)
+    syllables = [c + v for c in "bdklmnprst" for v in "aeiou"]
+    words = sorted({"".join(rng.choice(syllables, 3)) for _ in range(400)})
+    rare, common = words[::2], words[1::2]
+    speller = Speller.fit(dict.fromkeys(rare, 1) | dict.fromkeys(common, 300))
+    pronounced = ["".join(rng.choice(syllables, 3)) for _ in range(500)]
+    new = [w for w in pronounced if w not in speller.counts]
+    taken = [speller.correct([w])[0] for w in new]
+    assert sum(t in rare for t in taken) == 0
+    mistyped = [w[:2] + "xq"[i % 2] + w[3:] for i, w in enumerate(common)]  # no such letters in a word
+    right = np.mean([speller.correct([t]) == [w] for t, w in zip(mistyped, common, strict=True)])
+    assert right > 0.9
+
+
+def test_endings_are_misspelt_too(tmp_path: Path) -> None:
+    speller = Speller.fit({"accessory": 9, "lamp": 20}, forms={"accessories": "accessory", "gone": "absent"})
+    assert speller.forms == {"accessories": "accessory"}
+    assert rewrite("accessoires lamps", speller) == Rewritten("accessory lamp", ["accessory", "lamp"], True)
+    speller.save(tmp_path)
+    assert rewrite("accessoires", Speller.load(tmp_path)).words == ["accessory"]
 
 
 def test_rare_words_can_be_left_out_and_the_rest_survives_disk(tmp_path: Path) -> None:
