@@ -8,7 +8,7 @@ drawn model tell nothing. It trains nothing and knows no ladder of ages.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from flows.studies.panels.panel import Panel
 from flows.studies.statistics.intervals import cluster_error, interval
 from models.metrics import Interval
 
-__all__ = ["FEWEST", "Drawn", "Schedules", "cost_at_width", "half_width", "slope"]
+__all__ = ["FEWEST", "Drawn", "Schedules", "half_width", "slope"]
 
 FEWEST = 4  # slices, below which no interval is told
 _REPEATS = 500
@@ -55,6 +55,9 @@ class Schedules:
     counts: NDArray[np.int64]
     cpu_s: NDArray[np.float64]
     clusters: tuple[NDArray[np.int64], ...]
+    _known: dict[tuple[int, int | None], tuple[NDArray[np.float64], NDArray[np.float64]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @classmethod
     def of(
@@ -90,44 +93,49 @@ class Schedules:
 
         Both bounds are NaN on fewer than `FEWEST` slices.
         """
-        at = np.flatnonzero(on).tolist()
-        own = [self.queries[p][k] - (0 if less is None else self.queries[less][k]) for k in at]
-        if len(at) < FEWEST:
-            return Interval(float(np.mean([q.mean() for q in own])) if own else np.nan, np.nan, np.nan)
-        within = float(cluster_error(own, [self.clusters[k] for k in at])[0])
-        return interval([q.mean() for q in own], repeats=_REPEATS, seed=seed, within=within)
+        values, errors = self._by_slice(p, less)
+        count = int(on.sum())
+        if count < FEWEST:
+            return Interval(float(values[on].mean()) if count else np.nan, np.nan, np.nan)
+        within = float(np.sqrt((errors[on] ** 2).sum()) / count)
+        return interval(values[on], repeats=_REPEATS, seed=seed, within=within)
 
-    def widths(self, drawn: Drawn, references: Sequence[int], *, paired: bool) -> NDArray[np.float64]:
+    def _by_slice(self, p: int, less: int | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of each slice the mean and its standard error over queries: float64 [s] each."""
+        if (p, less) not in self._known:
+            own = self.queries[p]
+            if less is not None:
+                own = tuple(a - b for a, b in zip(own, self.queries[less], strict=True))
+            errors = [cluster_error([q], [c])[0] for q, c in zip(own, self.clusters, strict=True)]
+            self._known[p, less] = np.array([q.mean() for q in own]), np.array(errors)
+        return self._known[p, less]
+
+    def widths(
+        self, there: NDArray[np.bool_], references: Sequence[int | None], *, paired: bool
+    ) -> NDArray[np.float64]:
         """Half the interval's width of each policy's difference from its reference: float64 [p].
 
-        Unpaired: of two means at times of their own, each with its interval. Paired: on the slices that
-        happen to be told of both. NaN where too few are, and of a reference from itself.
+        `there` bool [p, s]: which slices tell of a policy; a reference None: of the policy's own mean.
+        Unpaired: a difference of two means at times of their own, each with its interval. Paired: on the
+        slices that happen to tell of both. NaN where too few do, and of a policy from itself.
         """
         found = np.full(len(self.policies), np.nan)
-        own = {} if paired else {p: half_width(self.mean(p, on)) for p, on in enumerate(drawn.there)}
+        alone = {} if paired else {p: half_width(self.mean(p, on)) for p, on in enumerate(there)}
         for p, less in enumerate(references):
             if p == less:
                 continue
-            if paired:
-                found[p] = half_width(self.mean(p, drawn.there[p] & drawn.there[less], less=less))
+            if less is None:
+                found[p] = half_width(self.mean(p, there[p])) if paired else alone[p]
+            elif paired:
+                found[p] = half_width(self.mean(p, there[p] & there[less], less=less))
             else:
-                found[p] = np.hypot(own[p], own[less])
+                found[p] = np.hypot(alone[p], alone[less])
         return found
 
 
 def half_width(found: Interval) -> float:
     """Half the width of an interval; NaN where it has no bounds."""
     return (found.high - found.low) / 2
-
-
-def cost_at_width(cpu_s: float, width: NDArray[np.float64], target: NDArray[np.float64]) -> float:
-    """CPU-seconds at which the widths would be the target's, as widths fall with the root of the cost.
-
-    The median over quantities, of those that both tell.
-    """
-    ratio = (width / target) ** 2
-    told = np.isfinite(ratio)
-    return float(cpu_s * np.median(ratio[told])) if told.any() else float("nan")
 
 
 def slope(cpu_s: Sequence[float], widths: Sequence[float]) -> float:
