@@ -36,7 +36,7 @@ def interval(
     intervals: Annotated[str | None, _of_source("Such as 30m,6h,1d,2w,never.")] = None,
     fractions: Annotated[str | None, _of_source("Shares of the training data, above 0, at most 1.")] = None,
     component: Annotated[
-        str, typer.Option(help="The component under study: ranker (the others are not there yet).")
+        str, typer.Option(help="ranker, text_classifier, encoder, or all: each in turn, one stale at a time.")
     ] = "ranker",
     seeds: Annotated[int, typer.Option(help="Trainings, and worlds, from --seed on.")] = 1,
     drift: Annotated[str, typer.Option(help="Of the world: none, mild or strong.")] = "strong",

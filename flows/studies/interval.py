@@ -19,7 +19,8 @@ from flows.studies.cells import exact
 from flows.studies.cells.age_runs import AgeRun, joined
 from flows.studies.cells.asks import NEVER, IntervalAsk, duration_us
 from flows.studies.cells.checks import confirmations, rechecks
-from flows.studies.cells.learners import learner_of
+from flows.studies.cells.learners import learner_of, refusal
+from flows.studies.cells.workers import kept_workers
 from flows.studies.panels.log import has_impressions
 from flows.studies.panels.next_item.baselines import BASELINES, baseline_scores
 from flows.studies.panels.panel import Panel
@@ -28,9 +29,11 @@ from flows.studies.statistics.attribution import Attribution, arms
 from flows.studies.statistics.choice import Policy, choose, pareto
 from flows.studies.statistics.shape import shape
 from flows.studies.statistics.staleness import curve, half_life
+from flows.studies.telling.components import each_words
 from flows.studies.telling.record import (
     Arms,
     Baseline,
+    ComponentResult,
     Curve,
     Heat,
     PolicyResult,
@@ -42,6 +45,7 @@ from flows.studies.telling.told import Told, bounded, policies_of, shortest_of, 
 from flows.studies.telling.trec import write_trec
 from flows.studies.telling.words import question
 from infra.clock import DAY_US
+from infra.errors import InputError
 from infra.machine import describe_machine, source_commit
 from infra.settings import Settings
 from models.metrics import Interval
@@ -57,39 +61,44 @@ def study_interval(
     Raises InputError for intervals that the source cannot tell, DataError where it has too little.
     """
     began = time.monotonic()
-    learners = {component: learner_of(component) for component in ask.components}
+    cells = settings.layout.root / "studies" / "cells"
+    learners = {c: learner_of(c, cells, window_us=ask.window_us) for c in ask.components}
     seeds = tuple(range(ask.seed, ask.seed + ask.seeds))
     # Each seed is a world of its own; a log is one panel on which each trains.
     trained = [(s,) for s in seeds] if ask.source == "world" else [seeds]
     panels = [_opened(settings, ask, own[0], progress) for own in trained]
     panel = panels[0][0]
+    left_out = _left_out([p for p, _ in panels], ask)
     delay_us = publish_delay(settings if ask.source in SOURCES else _of_home(settings, ask.source))
-    runs = {
-        component: [
-            AgeRun.of(
-                one,
-                folder,
-                learners[component],
-                ask,
-                delay_us=delay_us,
-                seeds=own,
-                store=settings.layout.root / "studies" / "cells",
-                workers=ask.workers or os.cpu_count() or 1,
-                progress=progress,
-            )
-            for (one, folder), own in zip(panels, trained, strict=True)
-        ]
-        for component in ask.components
-    }
+    with kept_workers():
+        runs = {
+            component: [
+                AgeRun.of(
+                    one,
+                    folder,
+                    learners[component],
+                    ask,
+                    delay_us=delay_us,
+                    seeds=own,
+                    store=cells,
+                    workers=ask.workers or os.cpu_count() or 1,
+                    progress=progress,
+                )
+                for (one, folder), own in zip(panels, trained, strict=True)
+            ]
+            for component in ask.components
+            if component not in left_out
+        }
     progress("intervals of confidence")
-    told = [t for component in ask.components for t in policies_of(component, runs[component], ask, delay_us)]
-    main = runs[ask.components[0]]
-    first = [t for t in told if t.component == ask.components[0]]
+    each = {component: policies_of(component, own, ask, delay_us) for component, own in runs.items()}
+    told = [t for own in each.values() for t in own]
+    main, first = next(zip(runs.values(), each.values(), strict=True))
     reference = shortest_of(first)
     attribution = _attribution(main, reference, ask.seed)
     advice = _advice(first, ask)
     results = _results(told, runs, ask)
     curves, heats, kinds = _curves(runs, ask)
+    components = _components(runs, each, curves, kinds, ask)
     costs = [r.costs() for found in runs.values() for r in found]
     told_of = {(p.component, duration_us(p.interval), p.fraction): p.ndcg10 for p in results}
     if ask.dump is not None:
@@ -105,7 +114,7 @@ def study_interval(
         state_fresh_minus_frozen=attribution.state,
         weights_share=attribution.weights_share,
         half_life_d=curves[0].half_life_d if kinds[0] == "decay" else None,
-        cells=sum(len(r.found) for found in runs.values() for r in found),
+        cells=sum(r.cells for found in runs.values() for r in found),
         cells_reused=sum(r.reused for found in runs.values() for r in found),
         train_cpu_s=sum(c.train_cpu_s for c in costs),
         each_policy_alone_cpu_s=sum(c.each_policy_alone_cpu_s for c in costs),
@@ -114,7 +123,12 @@ def study_interval(
         margin=ask.margin,
         publish_delay_s=delay_us / 1e6,
         finding=kinds[0],
-        findings=_findings(ask, runs, kinds, advice, told),
+        findings=(
+            *each_words(components),
+            *(f"The {c.replace('_', ' ')} was left out: {why}." for c, why in left_out.items()),
+            *_findings(ask, runs, advice, told),
+        ),
+        components=components,
         curves=curves,
         heats=heats,
         timelines=_timelines(main[0], advice, ask, delay_us),
@@ -165,6 +179,45 @@ def _opened(
     return panel, folder
 
 
+def _left_out(panels: Sequence[Panel], ask: IntervalAsk) -> dict[str, str]:
+    """Why what was asked for cannot be studied, by component. InputError where nothing is left."""
+    why = {c: next(filter(None, (refusal(c, p) for p in panels)), "") for c in ask.components}
+    found = {c: reason for c, reason in why.items() if reason}
+    if len(found) == len(ask.components):
+        component, reason = next(iter(found.items()))
+        raise InputError(
+            f"--component {component} cannot be studied: {reason}; expected searches that were typed and "
+            "clicked, on described items: take --component ranker, or --source world"
+        )
+    return found
+
+
+def _components(
+    runs: Mapping[str, Sequence[AgeRun]],
+    each: Mapping[str, Sequence[Told]],
+    curves: Sequence[Curve],
+    kinds: Sequence[str],
+    ask: IntervalAsk,
+) -> tuple[ComponentResult, ...]:
+    """Each component by itself: what its fresh weights are worth, and how often to retrain it."""
+    found = []
+    for (name, own), curve_, kind in zip(runs.items(), curves, kinds, strict=True):
+        of = _attribution(own, shortest_of(each[name]), ask.seed)
+        half = curve_.half_life_d if kind == "decay" else None
+        found.append(
+            ComponentResult(
+                component=name,
+                full_minus_state_fresh=of.weights,
+                state_fresh_minus_frozen=of.state,
+                finding=kind,
+                half_life_d=half,
+                recommendation=_advice(each[name], ask),
+                beside_cpu_s=sum(r.beside_cpu_s for r in own),
+            )
+        )
+    return tuple(found)
+
+
 def _of_home(settings: Settings, source: str) -> Settings:
     """The settings of the home that is the source."""
     return replace(settings, home=Path(source).expanduser().resolve())
@@ -174,7 +227,7 @@ def _results(
     told: Sequence[Told], runs: Mapping[str, Sequence[AgeRun]], ask: IntervalAsk
 ) -> tuple[PolicyResult, ...]:
     found = []
-    for component in ask.components:
+    for component in runs:
         own = [t for t in told if t.component == component]
         shortest = shortest_of(own)
         never = {t.fraction: t for t in own if t.interval_us is None}
@@ -275,14 +328,11 @@ def _dump(dump: Path, runs: Sequence[AgeRun], told: Sequence[Told], delay_us: in
 def _findings(
     ask: IntervalAsk,
     runs: Mapping[str, Sequence[AgeRun]],
-    kinds: Sequence[str],
     advice: Recommendation,
     told: Sequence[Told],
 ) -> tuple[str, ...]:
-    """What a reader should know besides: other components, slices without old models, empty trainings."""
+    """What a reader should know besides: slices without old models, empty trainings."""
     found = []
-    for component, kind in list(zip(runs, kinds, strict=True))[1:]:
-        found.append(f"Of the {component.replace('_', ' ')} alone the effect is: {kind}.")
     lacking = min(int(np.isnan(t.by_slice).sum()) for t in told)
     if lacking:
         found.append(

@@ -6,8 +6,8 @@ It knows no interval of confidence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from flows.studies.cells.asks import IntervalAsk
 from flows.studies.cells.cell import Cell, CellStore, Scores, cell_key
 from flows.studies.cells.ladder import Ladder, Line, ages, by_age, collect
 from flows.studies.cells.learner import Learner
+from flows.studies.cells.learners import stages_of
 from flows.studies.cells.workers import run_cells
 from flows.studies.panels.panel import Panel
 from flows.studies.statistics.staleness import AgeScores, interval_quality, over_seeds
@@ -28,7 +29,10 @@ __all__ = ["AgeRun", "joined"]
 
 @dataclass(frozen=True)
 class AgeRun:
-    """`found`: what is known of each cell; `lines`: scores by age; `reused`: cells that were there before."""
+    """`found`: what is known of each cell; `lines`: scores by age; `reused`: cells that were there before.
+
+    `beside`: the fresh models that a scorer is seen through (`cells.reference`), no policy's own.
+    """
 
     panel: Panel
     folder: Path
@@ -40,6 +44,7 @@ class AgeRun:
     lines: dict[Line, AgeScores]
     reused: int
     store: Path
+    beside: dict[Cell, Scores] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -83,23 +88,37 @@ class AgeRun:
                     (k, frozen) for k in range(len(panel.slices)) for frozen in (False, True)
                 )
         cells = CellStore(store)
-        reused = sum(cells.path(cell_key(panel, learner, c)).exists() for c in wanted)
-
-        def say(done: int, total: int, left_s: float | None) -> None:
-            left = "" if left_s is None else f", about {left_s:.0f} s left"
-            progress(f"{learner.name}: {done} of {total} cells{left}")
-
-        found = run_cells(
-            folder,
-            learner,
-            {c: sorted(s) for c, s in wanted.items()},
-            cells,
-            workers=workers,
-            progress=say,
-            panel=panel,
+        *before, last = (
+            *stages_of(learner, panel),
+            (learner, {c: sorted(s) for c, s in wanted.items()}),
         )
+        reused = sum(
+            cells.path(cell_key(panel, of, c)).exists() for of, asked in (*before, last) for c in asked
+        )
+
+        def run(of: Learner, asked: Mapping[Cell, Sequence[tuple[int, bool]]]) -> dict[Cell, Scores]:
+            name = of.name if of is learner else f"{learner.name}, fresh {of.name} beside it"
+
+            def say(done: int, total: int, left_s: float | None) -> None:
+                left = "" if left_s is None else f", about {left_s:.0f} s left"
+                progress(f"{name}: {done} of {total} cells{left}")
+
+            return run_cells(folder, of, asked, cells, workers=workers, progress=say, panel=panel)
+
+        beside = {c: s for of, asked in before for c, s in run(of, asked).items()}
+        found = run(*last)
         lines = collect(panel, ladder, found)
-        return cls(panel, folder, learner, ask, tuple(seeds), ladder, found, lines, reused, store)
+        return cls(panel, folder, learner, ask, tuple(seeds), ladder, found, lines, reused, store, beside)
+
+    @property
+    def cells(self) -> int:
+        """How many were needed, the models beside them included."""
+        return len(self.found) + len(self.beside)
+
+    @property
+    def beside_cpu_s(self) -> float:
+        """What the fresh models beside it cost: no policy pays for them."""
+        return sum(s.cpu_s + s.metrics.get("shared_cpu_s", 0.0) for s in self.beside.values())
 
     @property
     def clusters(self) -> list[NDArray[np.int64]]:

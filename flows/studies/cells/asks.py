@@ -22,6 +22,7 @@ __all__ = [
     "NEVER",
     "SOURCE_DEFAULTS",
     "VOLUME_COMPONENTS",
+    "WORDLESS",
     "IntervalAsk",
     "VolumeAsk",
     "confirm_of",
@@ -35,6 +36,7 @@ __all__ = [
 
 NEVER = "never"
 COMPONENTS = ("ranker", "text_classifier", "encoder")
+WORDLESS = ("completejourney", "movielens")  # sources without searches
 VOLUME_COMPONENTS = ("ranker", "text_classifier", "image_classifier")
 _UNITS = {"m": HOUR_US // 60, "h": HOUR_US, "d": DAY_US, "w": 7 * DAY_US}
 _MINUTE_US = _UNITS["m"]
@@ -213,6 +215,11 @@ def volume_ask(source: str = "world", *, component: str = "all", **given: Any) -
 def _check(ask: IntervalAsk) -> None:
     if ask.component not in (*COMPONENTS, "all"):
         raise ConfigError(f"--component is {ask.component!r}; expected one of {', '.join(COMPONENTS)}, all")
+    if ask.source in WORDLESS and ask.component in COMPONENTS[1:]:
+        raise InputError(
+            f"--component {ask.component} learns from searches, and {ask.source} has none: it says what was "
+            "taken, not what was typed; take --component ranker, --source world, or a home with searches"
+        )
     if ask.source == "world" and ask.drift not in ("none", "mild", "strong"):
         raise ConfigError(f"--drift is {ask.drift!r}; expected none, mild or strong")
     if ask.start not in ("cold", "warm"):

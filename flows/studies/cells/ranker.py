@@ -123,20 +123,20 @@ class RankerLearner:
         `frozen`: by the state of the horizon's start; items that it does not know come last.
         """
         part = panel.slices[at]
-        head, text = model.split(b"\n", 1)
-        scores: NDArray[np.float64] = np.zeros(len(part.item_ids))
-        if head != _HEAD.strip() % 0:
-            if self._booster is None or self._booster[0] != model:
-                import lightgbm as lgb
+        scores = self.predict(model, part.frozen if frozen else part.fresh)
+        return np.where(part.known, scores, -np.inf) if frozen else scores
 
-                self._booster = (model, lgb.Booster(model_str=text.decode()))
-            features = part.frozen if frozen else part.fresh
-            scores = np.asarray(
-                self._booster[1].predict(np.asarray(features), raw_score=True, num_threads=1), np.float64
-            )
-        if frozen:
-            scores = np.where(part.known, scores, -np.inf)
-        return scores
+    def predict(self, model: bytes, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The score of each row of features float32 [n, F]: float64 [n]; zeros by a model without trees."""
+        head, text = model.split(b"\n", 1)
+        if head == _HEAD.strip() % 0:
+            return np.zeros(len(features))
+        if self._booster is None or self._booster[0] != model:
+            import lightgbm as lgb
+
+            self._booster = (model, lgb.Booster(model_str=text.decode()))
+        scores = self._booster[1].predict(np.asarray(features), raw_score=True, num_threads=1)
+        return np.asarray(scores, np.float64)
 
     def _before(self, parent: bytes | None) -> Trees | None:
         if parent is None:

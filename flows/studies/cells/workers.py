@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from flows.studies.cells.learner import Learner
 from flows.studies.panels.panel import Panel
 from infra.errors import EnvironmentError_, InputError
 
-__all__ = ["FEW", "Progress", "run_cells"]
+__all__ = ["FEW", "Progress", "kept_workers", "run_cells"]
 
 Progress = Callable[[int, int, float | None], None]  # cells done, of how many, seconds left where known
 FEW = 12  # trainings that do not repay the seconds in which Ray starts
@@ -35,6 +36,7 @@ _OBJECT_STORE_BYTES = 80 << 20  # Ray's least; tasks pass names only
 
 _PANELS: dict[Path, Panel] = {}  # of this worker process: read once
 _LEARNERS: dict[str, Learner] = {}  # of this worker process: rows are binned once
+_KEPT: list[ExitStack] = []  # the block at whose end Ray ends; none: with each run
 
 
 def run_cells(
@@ -50,8 +52,9 @@ def run_cells(
     """Train and score what `store` does not have yet; give what is known of the wanted cells and parents.
 
     `wanted`: (slice, frozen) that a cell is scored on; parents need not be named. `workers` 1, or fewer
-    than `FEW` trainings, need no Ray; else Ray starts here and ends with the run, unless `RAY_ADDRESS`
-    names a cluster. `panel`: if it is loaded already. EnvironmentError_ where Ray does not start.
+    than `FEW` trainings, need no Ray; else Ray starts here and ends with the run (`kept_workers`: later),
+    unless `RAY_ADDRESS` names a cluster. `panel`: if it is loaded already. EnvironmentError_ where Ray does
+    not start.
     """
     panel = panel or Panel.load(panel_folder)
     plan = _Plan.of(panel, learner, wanted, store)
@@ -73,6 +76,15 @@ def run_cells(
             )
         found[cell] = scores
     return found
+
+
+@contextmanager
+def kept_workers() -> Iterator[None]:
+    """Ray, once a run in this block has started it, serves the block's other runs, and ends with it."""
+    with ExitStack() as stack:
+        _KEPT.append(stack)
+        stack.callback(_KEPT.remove, stack)
+        yield
 
 
 @dataclass
@@ -215,9 +227,10 @@ def _result(ray: Any, task: Any) -> None:
 
 @contextmanager
 def _ray(workers: int) -> Iterator[Any]:
-    """Ray, started for this run and ended with it; a running one is used and left running."""
+    """Ray, started for this run and ended with it or its block; a running one is used and left running."""
     address = os.environ.get("RAY_ADDRESS")  # empty: never somebody else's
-    with ExitStack() as stack:
+    with ExitStack() as own_stack:
+        stack = _KEPT[-1] if _KEPT else own_stack
         stack.enter_context(_environment({} if address else _local_environment()))
         try:
             _reach(address)
@@ -255,8 +268,14 @@ def _local_environment() -> dict[str, str]:
     """What a Ray of our own reads when it starts; what the user set stays. Its token is for this run."""
     given = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "19", "RAY_AUTH_MODE": "token"}
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-        given["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        given["RAY_AUTH_TOKEN"] = _token()
     return {name: os.environ.get(name, value) for name, value in given.items()}
+
+
+@lru_cache(maxsize=1)
+def _token() -> str:
+    """This process's: Ray reads its token once, and would not know the next run's."""
+    return secrets.token_hex(32)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ __all__ = [
     "DOCUMENT",
     "Arms",
     "Baseline",
+    "ComponentResult",
     "Confirmed",
     "Curve",
     "Floats",
@@ -154,6 +155,25 @@ class Recommendation:
 
 
 @dataclass(frozen=True)
+class ComponentResult:
+    """One component, the others as fresh as they can be.
+
+    `full_minus_state_fresh`: what retraining it by the shortest interval on all data is worth over the model
+    of the horizon's start; `state_fresh_minus_frozen`: what fresh state is worth beneath that model;
+    `finding`, `half_life_d`, `recommendation`: as of the study; `beside_cpu_s`: CPU-seconds of the fresh
+    models that it was seen through, which no policy pays for.
+    """
+
+    component: str
+    full_minus_state_fresh: Interval
+    state_fresh_minus_frozen: Interval
+    finding: str
+    half_life_d: Interval | None
+    recommendation: Recommendation
+    beside_cpu_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class Baseline:
     """A ranking that is not retrained by the study: popularity, a known method; on the same queries."""
 
@@ -197,6 +217,7 @@ class StudyRecord:
     baselines: tuple[Baseline, ...] = ()
     weights_share: Interval | None = None
     findings: tuple[str, ...] = ()
+    components: tuple[ComponentResult, ...] = ()
     drift: str = ""
     budget_cpu_s: float | None = None
     wall_s: float = math.nan

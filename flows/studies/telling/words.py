@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from flows.report_words import answer as demo_answer
 from flows.report_words import finding, num, signed, span
 from flows.studies.cells.asks import NEVER
+from flows.studies.telling.components import COMPONENT_NAMES, one_at_a_time
 from flows.studies.telling.record import PolicyResult, Recommendation, StudyRecord
 from models.metrics import Interval
 
@@ -42,17 +43,10 @@ FINDINGS: Mapping[str, str] = {
 }
 """What kind of effect it is, by `StudyRecord.finding`; any other text is taken for a sentence itself."""
 
-_COMPONENTS = {
-    "ranker": "ranker",
-    "text_classifier": "text classifier",
-    "encoder": "encoder",
-    "all": "models",
-}
-
 
 def question(component: str) -> str:
     """The question of a study of update intervals."""
-    who = _COMPONENTS.get(component, component)
+    who = COMPONENT_NAMES.get(component, component)
     verb = "do" if component == "all" else "does"
     return f"How often {verb} the {who} have to be retrained, and on how much data?"
 
@@ -96,18 +90,22 @@ def _advice(record: StudyRecord) -> str:
     found = record.recommendation
     if found is None:
         return "No policy can be recommended: too little was measured to compare them."
-    who = _COMPONENTS.get(found.component, "model")
+    who = COMPONENT_NAMES.get(found.component, "model")
     head = "Retrain rarely: " if _rarely(record, found) else ""
     do = (
         f"the {who} of the horizon’s start, never retrained,"
         if found.interval == NEVER
-        else f"a {who} retrained {interval_words(found.interval)} on {_share(found.fraction)}"
+        else f"{_a(who)} retrained {interval_words(found.interval)} on {_share(found.fraction)}"
     )
     if found.difference is None or math.isnan(found.difference.mean):
         text = f"{head}{do} is recommended ({found.why.rstrip('.')})"
     else:
         text = f"{head}{do} {_against(record, found, found.difference)}"
     return f"{text[0].upper()}{text[1:]}, and {_costs(record, found)}."
+
+
+def _a(who: str) -> str:
+    return f"an {who}" if who[0] in "aeiou" else f"a {who}"
 
 
 def _against(record: StudyRecord, found: Recommendation, gap: Interval) -> str:
@@ -198,7 +196,7 @@ def interval_words(interval: str) -> str:
 
 def policy_name(policy: PolicyResult) -> str:
     """`ranker each 6 hours, 40 % of the data, warm`."""
-    who = _COMPONENTS.get(policy.component, policy.component)
+    who = COMPONENT_NAMES.get(policy.component, policy.component)
     start = ", warm" if policy.start == "warm" else ""
     return f"{who} {interval_words(policy.interval)}, {_share(policy.fraction)}{start}"
 
@@ -235,6 +233,7 @@ def how_measured(record: StudyRecord) -> list[tuple[str, str]]:
             f"own schedule would "
             f"have taken {num(alone, 1)}, a grid of all training times {num(grid, 1)}.",
         ),
+        *one_at_a_time(record.components),
         *_checks(record),
         (
             "Intervals of confidence.",
@@ -289,7 +288,7 @@ def _checks(record: StudyRecord) -> list[tuple[str, str]]:
     for c in record.confirmed:
         same = "equal to" if c.equal else f"up to {c.composed_difference:.2g} from"
         said.append(
-            f"The {_COMPONENTS.get(c.component, c.component)} {interval_words(c.interval)} on "
+            f"The {COMPONENT_NAMES.get(c.component, c.component)} {interval_words(c.interval)} on "
             f"{_share(c.fraction)} was also run alone: {num(c.trainings)} trainings took {num(c.cpu_s, 1)} "
             f"CPU-seconds where {num(c.computed_cpu_s, 1)} were computed; NDCG@10 {num(c.ndcg10, 4)}, {same} "
             f"what its cells compose to"
