@@ -116,7 +116,7 @@ def study_interval(
         half_life_d=curves[0].half_life_d if kinds[0] == "decay" else None,
         cells=sum(r.cells for found in runs.values() for r in found),
         cells_reused=sum(r.reused for found in runs.values() for r in found),
-        train_cpu_s=sum(c.train_cpu_s for c in costs),
+        train_cpu_s=sum(c.train_cpu_s for c in costs) + max(c.beside_cpu_s for c in components),
         each_policy_alone_cpu_s=sum(c.each_policy_alone_cpu_s for c in costs),
         exact_grid_cpu_s=sum(c.exact_grid_cpu_s for c in costs),
         seed=ask.seed,
