@@ -11,6 +11,7 @@ from typing import Any
 
 from flows.gate import MARGIN, Verdict, judge
 from flows.inputs import Inputs, load_inputs
+from flows.refusals import record_refusals
 from flows.train import Parts
 from infra.clock import Clock, open_clock
 from infra.errors import DataError
@@ -127,10 +128,12 @@ def rollback(settings: Settings) -> dict[str, Any]:
 def reconcile(settings: Settings, *, registry: Registry | None = None) -> str | None:
     """Make the pointer follow the registry's alias after a crash between the two; returns the champion.
 
-    A pointer without an alias (the registry was lost) is taken into the registry instead.
+    What the service refused since is recorded too. A pointer without an alias (the registry was lost) is
+    taken into the registry instead.
     """
     layout = settings.layout
     registry = registry or open_registry(layout.mlflow)
+    record_refusals(layout, registry)
     named, pointed = registry.champion_release(), champion(layout)
     if named == pointed:
         return named

@@ -90,6 +90,11 @@ class Home:
         return self.root / "run"
 
     @property
+    def serving_status(self) -> Path:
+        """What the replica last wrote of itself: health, releases, every try to swap."""
+        return self.run / "serving-status.json"
+
+    @property
     def reports(self) -> Path:
         """HTML reports and their JSON."""
         return self.root / "reports"

@@ -32,7 +32,8 @@ from components.serving.installed import Installed, Shared, install, shadow_answ
 from components.serving.keys import Acknowledged, RecentKeys
 from components.serving.metrics import Metrics
 from components.serving.refusals import Refusal
-from components.serving.swap import ShadowLimits, Swapper, SwapRecord
+from components.serving.shadow import ShadowLimits
+from components.serving.swap import Swapper, SwapRecord
 from data.journal import JournalWriter
 from data.replica import StateReplica
 from data.schema import ITEM_DELETE, ITEM_UPSERT, NONE_ID
@@ -41,9 +42,7 @@ from infra.clock import Clock
 from infra.settings import Home
 from models.release import Release, champion
 
-__all__ = ["STATUS_FILE", "Acknowledged", "Engine", "EngineConfig"]
-
-STATUS_FILE = "serving-status.json"
+__all__ = ["Acknowledged", "Engine", "EngineConfig"]
 
 _LOG = logging.getLogger(__name__)
 _RECENT = 256
@@ -319,7 +318,9 @@ class Engine:
         assert self.shared is not None, "the engine has not started"
         assert self._follower is not None, "the engine has not started"
         with self._follower.paused():
-            view = ReleaseView(release, self.shared.state, catalogue=self.shared.catalogue, photos=self.photos)
+            view = ReleaseView(
+                release, self.shared.state, catalogue=self.shared.catalogue, photos=self.photos
+            )
             self._follower.after.append(view.refresh)
         return view
 
@@ -356,13 +357,15 @@ class Engine:
         if self._swapper.live is None:
             problems.append("no release is live")
         status = self._swapper.status()
+        if status["pointer"]:
+            problems.append(f"{status['pointer']}; release {status['release_id']} stays")
         if status["refused"] is not None:
             problems.append(
                 f"release {status['refused']['release_id']} was refused: {status['refused']['reason']}"
             )
         feedback = self._feedback
-        if feedback is not None and feedback.lost:
-            problems.append(f"{feedback.lost} replies were not journalled: {feedback.last_error}")
+        if feedback is not None and feedback.problem:
+            problems.append(f"{feedback.lost} replies were not journalled: {feedback.problem}")
         return {"ready": self.ready, "release_id": status["release_id"], "problems": problems}
 
     def release_info(self) -> dict[str, Any]:
@@ -379,9 +382,9 @@ class Engine:
 
     def write_status(self) -> None:
         """Write `run/serving-status.json`, whole or not at all (not synced: it is for people)."""
-        path = self.layout.run / STATUS_FILE
+        path = self.layout.serving_status
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{STATUS_FILE}.{os.getpid()}.tmp")
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         beside.write_bytes(orjson.dumps({**self.health(), **self.release_info()}, option=orjson.OPT_INDENT_2))
         beside.replace(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from components.search.live import ReleaseView
 from components.search.pages import PageCache
 from components.search.pipeline import PipelineConfig, SearchPipeline
 from components.search.summarise import Summaries, item_json
-from components.serving.swap import Answer
+from components.serving.shadow import TOP, Answer
 from data.shop import Filters, Request
 from data.state import State
 from infra.settings import Home
+from models.candidate_features import text_match
 from models.compiled import compile_ranker
 from models.release import Release, load_release, release_folder
 
@@ -139,8 +141,15 @@ def install(
 
 def shadow_answer(served: Installed, request: Request) -> Answer:
     """The ranked list for warming and for the shadow check; nothing is kept for page turns."""
-    ranked = served.pipeline.ranked(request)
-    return Answer(ranked.item_ids, ranked.scores)
+    pipeline = served.pipeline
+    ranked = pipeline.ranked(request)
+    # The words as the release understands them, typing errors put right: what it should have found.
+    tokens = pipeline.queries.of(request.query).tokens
+    match = math.nan
+    if len(tokens) and request.surface == "search":
+        matches = text_match(pipeline.state, tokens, ranked.rows[:TOP])
+        match = float(matches.mean()) if len(matches) else 0.0
+    return Answer(ranked.item_ids, ranked.scores, match)
 
 
 def warming_requests(state: State, now_us: int) -> list[Request]:

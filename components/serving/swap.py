@@ -8,21 +8,18 @@ It knows no HTTP and no format of a release: how to load one is a callback.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
+from components.serving.shadow import Answer, ShadowLimits, shadow_check
 from data.shop import Request
 from infra.clock import Clock, wall_us
 from infra.errors import ShelflifeError
 
-__all__ = ["Answer", "ShadowLimits", "ShadowRefused", "SwapRecord", "Swapper"]
+__all__ = ["SwapRecord", "Swapper"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,36 +39,6 @@ class Served(Protocol):
 
 
 S = TypeVar("S", bound=Served)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a shadow check sees of a reply: item_ids int64 [n], scores float64 [n]."""
-
-    item_ids: NDArray[np.int64]
-    scores: NDArray[np.float64]
-
-
-class ShadowRefused(ShelflifeError):
-    """A release did not hold up beside the live one."""
-
-
-@dataclass(frozen=True)
-class ShadowLimits:
-    """What a new release may do on recent real queries, beside the live one.
-
-    `max_empty_share`: how many more of the queries may come back empty. The latency ratio is of
-    medians; below `free_ms` it does not count. Between two queries lie at least `pause_s` and
-    `rest` times what the last one took, so that requests get the processor.
-    """
-
-    queries: int = 32
-    max_errors: int = 0
-    max_empty_share: float = 0.10
-    max_latency_ratio: float = 5.0
-    free_ms: float = 5.0
-    pause_s: float = 0.005
-    rest: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -126,6 +93,7 @@ class Swapper(Generic[S]):
         self._held: tuple[S, ...] = ()
         self.records: list[SwapRecord] = []
         self.installing = ""  # id of the release being installed
+        self.pointer_problem = ""  # why the pointer tells nothing; the live release stays meanwhile
         self._seen: object = object()
         self._retry_at = 0.0
         self._wake = threading.Event()
@@ -177,20 +145,32 @@ class Swapper(Generic[S]):
 
     def step(self) -> SwapRecord | None:
         """One look at the pointer; installs the champion if it is not live. None: nothing to do."""
-        mark = self._changed()
         again = self._retry_at and time.monotonic() >= self._retry_at
-        if mark == self._seen and not again:
-            return None
-        self._seen, self._retry_at = mark, 0.0
         previous = self._live.release_id if self._live is not None else ""
-        begin = SwapRecord("", previous, begin_wall_us=wall_us())
         try:
+            mark = self._changed()
+            if mark == self._seen and not again:
+                return None
+            self._seen, self._retry_at = mark, 0.0
             wanted = self._champion()
         except (ShelflifeError, OSError) as error:
-            return self._note(replace(begin, reason=f"the pointer cannot be read: {error}"))
+            return self._lost_pointer(previous, f"the champion pointer cannot be read: {error}")
+        if wanted is None and previous:
+            return self._lost_pointer(previous, "there is no champion pointer any more")
+        if self.pointer_problem:
+            self.pointer_problem = ""
+            _LOG.info("the champion pointer can be read again")
+            self._tell()
         if wanted is None or wanted == previous:
             return None
         return self.install(wanted)
+
+    def _lost_pointer(self, previous: str, problem: str) -> SwapRecord | None:
+        self._retry_at = time.monotonic() + self._retry_s
+        if problem == self.pointer_problem:
+            return None
+        self.pointer_problem = problem
+        return self._note(SwapRecord("", previous, begin_wall_us=wall_us(), reason=problem))
 
     def install(self, release_id: str) -> SwapRecord:
         """Load, warm, check and flip to a release; the record says how it went."""
@@ -203,7 +183,7 @@ class Swapper(Generic[S]):
             served = self.find(release_id) or self._load(release_id, live)
             record = replace(record, watermark_us=served.watermark_us, loaded_wall_us=wall_us())
             requests = list(self._recent())[-self._limits.queries :]
-            record = replace(record, shadow=self._shadow(served, live, requests))
+            record = replace(record, shadow=shadow_check(self._answer, served, live, requests, self._limits))
         except Exception as error:  # any failure at all keeps the live release
             if not isinstance(error, ShelflifeError):
                 _LOG.exception("release %s cannot be installed", release_id)
@@ -240,90 +220,25 @@ class Swapper(Generic[S]):
             )
         self.records.append(record)
         del self.records[: -self._keep]
+        self._tell()
+        return record
+
+    def _tell(self) -> None:
         try:
             self._noted()
         except OSError as error:
             _LOG.warning("the status cannot be written: %s", error)
-        return record
-
-    def _shadow(self, served: S, live: S | None, requests: list[Request]) -> dict[str, Any]:
-        """Ask the new release, and the live one, recent queries; ShadowRefused over a limit."""
-        limits = self._limits
-        errors: list[str] = []
-        ours: list[float] = []
-        theirs: list[float] = []
-        empty = empty_live = broken = 0
-        overlaps: list[float] = []
-        ours_ms = 0.0
-        for warming in (True, False):  # the first round fills caches and is not judged
-            for request in requests[: len(requests) if not warming else max(8, len(requests) // 4)]:
-                time.sleep(max(limits.pause_s, limits.rest * ours_ms / 1e3))
-                began = time.perf_counter()
-                try:
-                    answer = self._answer(served, request)
-                except Exception as error:  # counted, and judged below
-                    if not warming:
-                        errors.append(f"{type(error).__name__}: {error}")
-                    continue
-                ours_ms = (time.perf_counter() - began) * 1e3
-                if warming:
-                    continue
-                ours.append(ours_ms)
-                empty += not len(answer.item_ids)
-                broken += not bool(np.isfinite(answer.scores).all())
-                if live is None:
-                    continue
-                time.sleep(max(limits.pause_s, limits.rest * ours_ms / 1e3))
-                began = time.perf_counter()
-                try:
-                    before = self._answer(live, request)
-                except Exception:  # the live release's own fault is no reason to keep it
-                    continue
-                theirs.append((time.perf_counter() - began) * 1e3)
-                empty_live += not len(before.item_ids)
-                top = set(before.item_ids[:10].tolist())
-                if top:
-                    overlaps.append(len(top & set(answer.item_ids[:10].tolist())) / len(top))
-        found = {
-            "queries": len(requests),
-            "errors": len(errors),
-            "empty": empty,
-            "empty_live": empty_live,
-            "not_finite": broken,
-            "median_ms": round(float(np.median(ours)), 3) if ours else None,
-            "median_live_ms": round(float(np.median(theirs)), 3) if theirs else None,
-            "overlap10": round(float(np.mean(overlaps)), 3) if overlaps else None,
-        }
-        if len(errors) > limits.max_errors:
-            raise ShadowRefused(
-                f"{len(errors)} of {len(requests)} recent queries failed on it, first: {errors[0]}"
-            )
-        if broken:
-            raise ShadowRefused(f"{broken} of {len(requests)} recent queries got scores that are not finite")
-        # Without a live release to compare with, a query may be empty for good reasons; all of them may not.
-        allowed = empty_live + math.floor(limits.max_empty_share * len(requests))
-        if requests and empty > allowed and (live is not None or empty == len(requests)):
-            raise ShadowRefused(
-                f"{empty} of {len(requests)} recent queries came back empty, {empty_live} on the live release"
-            )
-        if ours and theirs:
-            median, median_live = float(np.median(ours)), float(np.median(theirs))
-            if median > limits.free_ms and median > limits.max_latency_ratio * median_live:
-                raise ShadowRefused(
-                    f"its median latency on recent queries is {median:.1f} ms, "
-                    f"{median_live:.1f} ms on the live release"
-                )
-        return found
 
     def status(self) -> dict[str, Any]:
         """What is live, held, being installed, and every try so far."""
         live = self._live
-        last = self.records[-1] if self.records else None
+        last = next((r for r in reversed(self.records) if r.release_id), None)
         return {
             "release_id": live.release_id if live is not None else None,
             "watermark_us": live.watermark_us if live is not None else None,
             "held": [s.release_id for s in self._held],
             "installing": self.installing or None,
+            "pointer": self.pointer_problem or None,
             "refused": None
             if last is None or last.flipped
             else {"release_id": last.release_id, "reason": last.reason, "wall_us": last.begin_wall_us},

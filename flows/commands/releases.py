@@ -18,11 +18,14 @@ def run(
     ctx: typer.Context, home: HomeOption = None, seed: SeedOption = None, as_json: JsonOption = False
 ) -> None:
     """List the releases: versions, metrics, the gate's verdict, and which one is the champion."""
+    from flows.refusals import record_refusals
     from infra.registry import open_registry
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress("releases"):
-        rows = open_registry(session.settings.layout.mlflow).releases()
+        registry = open_registry(session.settings.layout.mlflow)
+        record_refusals(session.settings.layout, registry)
+        rows = registry.releases()
     session.emit(
         {"releases": rows}, describe(rows) if rows else "no release yet; `shelflife refresh` makes one"
     )
@@ -49,8 +52,13 @@ def describe(rows: Sequence[Mapping[str, Any]]) -> str:
                 " ".join(f"{k}={v:.3f}" for k, v in sorted(r["metrics"].items())),
             )
         )
+    refused = [
+        f"{r['release_id']} was refused by the service: {r['verdict']['serving']['reason']}"
+        for r in rows
+        if (r["verdict"] or {}).get("serving")
+    ]
     columns = ("release", "shop time (UTC)", "gate", "gate's NDCG@10", "is", "parent", "new in it", "metrics")
-    return table(columns, cells)
+    return "\n".join([table(columns, cells), *refused])
 
 
 def _gain(verdict: Mapping[str, Any]) -> str | None:

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.serving.admission import TICKET, Admission, Ticket
 from components.serving.api import make_api
-from components.serving.engine import STATUS_FILE, Engine, EngineConfig
+from components.serving.engine import Engine, EngineConfig
 from components.serving.refusals import Refusal
-from components.serving.swap import ShadowLimits
+from components.serving.shadow import ShadowLimits
 from data.journal import read_frames
 from data.schema import CLICK, IMPRESSION, SEARCH, key_to_id
 from data.shop import Request
@@ -202,7 +203,7 @@ def test_health_release_and_metrics_tell(engine: Engine, prepared: tuple[Home, s
     assert f'shelflife_release_info{{release_id="{prepared[1]}"}} 1' in text
     assert 'shelflife_request_seconds_bucket{surface="search",le="+Inf"}' in text
     assert "shelflife_swaps 1" in text
-    status = json.loads((prepared[0].run / STATUS_FILE).read_text())
+    status = json.loads(prepared[0].serving_status.read_text())
     assert status["release_id"] == prepared[1]
 
 
@@ -318,8 +319,8 @@ def test_a_corrupt_release_is_not_installed_and_the_status_says_why(home: Home) 
         assert engine.live is not None
         assert engine.live.release_id == old
         assert engine.ready
-        wait_for(lambda: json.loads((home.run / STATUS_FILE).read_text())["refused"] is not None)
-        refused = json.loads((home.run / STATUS_FILE).read_text())["refused"]
+        wait_for(lambda: json.loads(home.serving_status.read_text())["refused"] is not None)
+        refused = json.loads(home.serving_status.read_text())["refused"]
         assert refused["release_id"] == new
         assert weights.name in refused["reason"]
         assert get(engine, "/health").status_code == 200
@@ -327,6 +328,68 @@ def test_a_corrupt_release_is_not_installed_and_the_status_says_why(home: Home) 
         assert get(engine, "/search", q="boots").json()["release_id"] == old
     finally:
         engine.close()
+
+
+@pytest.mark.parametrize("how", ["gone", "torn", "a folder"])
+def test_while_the_pointer_tells_nothing_the_release_stays_and_health_says_so(home: Home, how: str) -> None:
+    old = publish_release(home)
+    engine = start(home)
+    pointer = home.releases / "champion.json"
+    try:
+        whole = pointer.read_bytes()
+        pointer.unlink()
+        if how == "torn":
+            pointer.write_bytes(whole[: len(whole) // 2])
+        elif how == "a folder":
+            pointer.mkdir()
+        wait_for(lambda: bool(engine.health()["problems"]))
+        health = get(engine, "/health")
+        assert health.status_code == 200
+        (problem,) = health.json()["problems"]
+        assert "champion pointer" in problem
+        assert f"release {old} stays" in problem
+        assert get(engine, "/release").json()["pointer"]
+        assert get(engine, "/search", q="boots").json()["release_id"] == old
+        if how == "a folder":
+            pointer.rmdir()
+        new = publish_release(home, number=1, seed=2)  # it is back, and names another
+        wait_for(lambda: engine.live is not None and engine.live.release_id == new)
+        wait_for(lambda: engine.health()["problems"] == [])
+        tried = [(r["release_id"], r["flipped"]) for r in engine.release_info()["swaps"]]
+        assert tried == [(old, True), ("", False), (new, True)]
+    finally:
+        engine.close()
+
+
+def test_a_stated_deadline_is_kept_or_refused(engine: Engine) -> None:
+    def ask(text: str) -> httpx.Response:
+        return http(engine, lambda c: c.get("/search?q=boots", headers={"X-Deadline-Ms": text}))  # type: ignore[no-any-return]
+
+    assert ask("60000").json()["degraded"] == []
+    check_refused(ask("soon"), 400, "soon")
+    late = http_through(
+        engine, 50_000_000, lambda c: c.get("/search?q=boots", headers={"X-Deadline-Ms": "20"})
+    )
+    check_refused(late, 429, "ms spent")
+    assert late.headers["retry-after"] == "1"
+    hurried = http_through(engine, 60_000_000, lambda c: c.get("/search?q=boots"))
+    assert hurried.json()["degraded"][0] == "vectors"
+    assert 'shelflife_degraded_total{part="vectors"}' in get(engine, "/metrics").text
+
+
+def http_through(engine: Engine, waited_ns: int, talk: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
+    """As `http`, for a request that was read `waited_ns` ago."""
+    app = make_api(engine)
+
+    async def late(scope: Any, receive: Any, send: Any) -> None:
+        scope[TICKET] = Ticket(time.perf_counter_ns() - waited_ns, Admission(app))
+        await app(scope, receive, send)
+
+    async def run() -> Any:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(late), base_url="http://shop") as client:
+            return await talk(client)
+
+    return asyncio.run(run())
 
 
 def test_without_a_release_it_says_503_and_takes_events_all_the_same(home: Home) -> None:

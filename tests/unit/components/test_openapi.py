@@ -14,7 +14,7 @@ from benchmarks.schemathesis_run import fuzz, with_known_items
 from components.serving.admission import Admission
 from components.serving.api import make_api
 from components.serving.engine import Engine, EngineConfig
-from components.serving.swap import ShadowLimits
+from components.serving.shadow import ShadowLimits
 from infra.clock import ManualClock
 from tests.unit.components.search_world import NOW_US, make_photos
 from tests.unit.components.serving_world import make_home, publish_release

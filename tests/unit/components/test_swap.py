@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from components.serving.gate import Gate
-from components.serving.swap import Answer, ShadowLimits, Swapper
+from components.serving.shadow import Answer, ShadowLimits
+from components.serving.swap import Swapper
 from data.shop import Request
 from infra.clock import ManualClock
 from infra.errors import DataError
 
-GOOD = Answer(np.arange(10), np.linspace(1, 0, 10))
+GOOD = Answer(np.arange(10), np.linspace(1, 0, 10), match=0.8)
 REQUESTS = [Request("search", 0, query=f"q{i}") for i in range(20)]
 
 
@@ -124,10 +125,15 @@ def slow(_: Request) -> Answer:
     return GOOD
 
 
+def elsewhere(_: Request) -> Answer:
+    return Answer(np.arange(90, 100), np.linspace(1, 0, 10), match=0.3)
+
+
 @pytest.mark.parametrize(
     ("name", "reply", "why"),
     [
         ("corrupt", None, "another hash"),
+        ("elsewhere", elsewhere, "match 30% of the words"),
         ("fails", fails, "no such column"),
         ("empty", empty, "came back empty"),
         ("broken", broken, "not finite"),
@@ -164,6 +170,19 @@ def test_whatever_goes_wrong_keeps_the_old_release_and_says_why(
     assert better is not None
     assert better.flipped
     assert swap.status()["refused"] is None
+
+
+def test_other_items_for_the_same_words_are_no_reason_to_refuse() -> None:
+    registry = FakeRegistry()
+    swap = swapper(registry)
+    registry.point("old")
+    swap.step()
+    registry.point("other", reply=lambda _: Answer(np.arange(50, 60), np.linspace(9, 8, 10), match=0.7))
+    record = swap.step()
+    assert record is not None
+    assert record.flipped
+    assert record.shadow["overlap10"] == 0.0
+    assert (record.shadow["match"], record.shadow["match_live"]) == (0.7, 0.8)
 
 
 def test_without_a_live_release_loading_is_tried_again() -> None:
