@@ -20,6 +20,7 @@ from data.text import STOP_WORDS, normalise, tokens
 from infra.errors import DataError
 from infra.files import write_atomic
 from models.letters import Letters
+from models.synonyms import Synonyms
 
 __all__ = ["Rewritten", "Speller", "rewrite"]
 
@@ -35,20 +36,30 @@ _CACHED = 16_384
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A query put right: `text` and its stemmed `words`; `corrected` if spelling changed a word."""
+    """A query put right: `text` and its stemmed `words`; `corrected` if spelling changed a word.
+
+    `instead`: the words with learnt synonyms in their places, empty where there is none.
+    """
 
     text: str
     words: list[str]
     corrected: bool
+    instead: tuple[str, ...] = ()
 
 
 class Speller:
     """`counts`: known stemmed word → how often it occurs; `forms`: other forms of it that occur → the word.
 
-    Safe to share among threads.
+    `synonyms`: what is searched beside the words. Safe to share among threads.
     """
 
-    def __init__(self, counts: Mapping[str, int], forms: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        counts: Mapping[str, int],
+        forms: Mapping[str, str] | None = None,
+        synonyms: Synonyms | None = None,
+    ) -> None:
+        self.synonyms = synonyms or Synonyms()
         self.counts = dict(counts)
         self.forms = {form: word for form, word in (forms or {}).items() if word in self.counts}
         self._total = sum(self.counts.values())
@@ -63,11 +74,16 @@ class Speller:
 
     @classmethod
     def fit(
-        cls, counts: Mapping[str, int], *, min_count: int = 1, forms: Mapping[str, str] | None = None
+        cls,
+        counts: Mapping[str, int],
+        *,
+        min_count: int = 1,
+        forms: Mapping[str, str] | None = None,
+        synonyms: Synonyms | None = None,
     ) -> Speller:
         """Learn the words that occur `min_count` times or more, as `data.text.tokens` cuts them."""
         known = {word: int(n) for word, n in sorted(counts.items()) if word and n >= min_count}
-        return cls(known, dict(sorted((forms or {}).items())))
+        return cls(known, dict(sorted((forms or {}).items())), synonyms)
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -96,8 +112,8 @@ class Speller:
         for word in self._candidates(typed):
             if max(len(word), len(typed)) < _SHORTEST:
                 continue
-            weight = self.counts[self.forms.get(word, word)]
-            weight *= _FIRST_LETTER if word[0] == typed[0] else 1.0
+            first = _FIRST_LETTER if word[0] == typed[0] else 1.0
+            weight = first * self.counts[self.forms.get(word, word)]
             if best_rank[0] < weight or (best_rank[0] == weight and word < best_rank[1]):
                 best, best_rank = word, (weight, word)
         if best and self._letters is not None:
@@ -127,10 +143,11 @@ class Speller:
                         yield word
 
     def save(self, folder: Path) -> None:
-        """Write `words.json`."""
+        """Write `words.json` and `synonyms.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         document = {"counts": self.counts, "forms": self.forms}
         write_atomic(folder / "words.json", json.dumps(document, ensure_ascii=False).encode())
+        self.synonyms.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Speller:
@@ -149,7 +166,7 @@ class Speller:
             and all(isinstance(word, str) for word in forms.values())
         ):
             raise DataError(f"{path} does not map words to counts; fit it again")
-        return cls(counts, forms)
+        return cls(counts, forms, Synonyms.load(folder))
 
 
 def rewrite(query: str, speller: Speller | None) -> Rewritten:
@@ -169,9 +186,10 @@ def rewrite(query: str, speller: Speller | None) -> Rewritten:
     if speller is None or not words:
         return Rewritten(text, words, False)
     right = speller.correct(words, typed)
+    instead = speller.synonyms.instead(right)
     if right == words:
-        return Rewritten(text, words, False)
-    return Rewritten(" ".join(right), right, True)
+        return Rewritten(text, words, False, instead)
+    return Rewritten(" ".join(right), right, True, instead)
 
 
 def _rests(word: str) -> list[str]:

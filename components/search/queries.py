@@ -64,7 +64,8 @@ class KnownQuery:
 
     `tokens`: uint32 hashes of the rewritten words; `key`: of the query as typed, 0 without a word;
     `class_probs` float32 [C] and `code_probs`: None without words or without a classifier; `vector`
-    float32 [dim], None without words.
+    float32 [dim], None without words; `other`: the query with learnt synonyms in place of its words, for
+    the tiers alone, None where there is none.
     """
 
     release: Release
@@ -74,6 +75,7 @@ class KnownQuery:
     class_probs: NDArray[np.float32] | None
     code_probs: CodeProbs | None
     vector: NDArray[np.float32] | None
+    other: KnownQuery | None = None
     _text: tuple[tuple[int, int], TextHits] | None = None
     _nearest: tuple[int, VectorHits] | None = None
 
@@ -146,4 +148,9 @@ def _know(release: Release, slots: NDArray[np.int16], of_class: NDArray[np.intp]
             # Classes that share a code share its probability; the last slot is of all other codes.
             of_slot = np.bincount(of_class, class_probs, int(slots.max()) + 1)
             code_probs = CodeProbs(slots, of_slot.astype(np.float32))
-    return KnownQuery(release, rewritten, token_hashes(rewritten.text), key, class_probs, code_probs, vector)
+    other = None
+    if rewritten.instead:
+        said = Rewritten(" ".join(rewritten.instead), list(rewritten.instead), True)
+        other = KnownQuery(release, said, token_hashes(said.text), key, None, None, None)
+    tokens = token_hashes(rewritten.text)
+    return KnownQuery(release, rewritten, tokens, key, class_probs, code_probs, vector, other)
