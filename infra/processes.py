@@ -28,6 +28,7 @@ __all__ = [
     "OWNER",
     "Process",
     "alive",
+    "be_nice",
     "end_orphans",
     "exclusive",
     "find",
@@ -107,11 +108,23 @@ def start(
                 "make the environment anew with `make setup`"
             ) from None
     if nice > os.getpriority(os.PRIO_PROCESS, 0):
-        os.setpriority(os.PRIO_PROCESS, child.pid, nice)
+        be_nice(child.pid, nice)
     record = replace(record, pid=child.pid, started=_started(child.pid) or 0)
     child.returncode = 0  # it outlives us: this Popen shall neither wait for it nor warn
     _save(run, record)
     return record
+
+
+def be_nice(pid: int, nice: int) -> None:
+    """Give a process a niceness and, if it leads a session, the session too.
+
+    Where the kernel schedules by sessions (sched_autogroup_enabled), a process' own niceness counts only
+    within its session: a trainer at 19 in another one than the service's would take half of the machine.
+    """
+    os.setpriority(os.PRIO_PROCESS, pid, nice)
+    with contextlib.suppress(OSError):  # no such scheduling here, or not allowed
+        if os.getsid(pid) == pid:
+            Path(f"/proc/{pid}/autogroup").write_text(str(nice))
 
 
 def find(run: Path, name: str) -> Process | None:

@@ -127,7 +127,9 @@ def get(settings: Settings, path: str) -> Any:
 def training(settings: Settings, *, nice: int) -> Iterator[None]:
     """A ranker in training, over and over, at a niceness; from when it has read its rows on."""
     command = [sys.executable, "-m", "flows.bench.trainer", "--home", str(settings.home), "--nice", str(nice)]
-    trainer = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    trainer = subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         assert trainer.stdout is not None
         if "training" not in trainer.stdout.readline():

@@ -15,6 +15,7 @@ from pathlib import Path
 from flows.inputs import load_inputs, ranker_rows
 from flows.train import Parts
 from infra.errors import DataError
+from infra.processes import be_nice
 from infra.settings import Home
 from models.ranker import Ranker
 from models.release import champion, load_release
@@ -28,13 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--nice", type=int, required=True)
     given = parser.parse_args(arguments)
-    os.nice(max(0, 19 - os.nice(0)))  # reading is not what is measured
+    be_nice(os.getpid(), 19)  # reading is not what is measured
     layout = Home(given.home)
     name = champion(layout)
     if name is None:
         raise DataError(f"{given.home} has no champion; `shelflife refresh` makes one")
     rows = ranker_rows(load_inputs(layout, window_d=None), Parts.of(load_release(layout, name)).scorers())
-    os.setpriority(os.PRIO_PROCESS, 0, given.nice)
+    be_nice(os.getpid(), given.nice)
     sys.stdout.write("training\n")
     sys.stdout.flush()
     seed = 0

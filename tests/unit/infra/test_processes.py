@@ -218,3 +218,17 @@ def test_a_home_is_held_by_one_command_at_a_time(run: Path) -> None:
         holder.kill()
     with processes.exclusive(run, "down"):  # a killed holder holds nothing
         assert "down" in (run / "lock").read_text()
+
+
+def test_niceness_goes_to_the_session_too_where_the_kernel_schedules_by_sessions(tmp_path: Path) -> None:
+    record = processes.start(
+        tmp_path, "sleeper", [sys.executable, "-c", "import time; time.sleep(60)"], nice=11
+    )
+    try:
+        assert os.getpriority(os.PRIO_PROCESS, record.pid) == 11
+        group = Path(f"/proc/{record.pid}/autogroup")
+        if group.exists():
+            assert group.read_text().split()[-1] == "11"
+            assert Path("/proc/self/autogroup").read_text().split()[-1] != "11"
+    finally:
+        processes.stop(tmp_path, "sleeper", grace_s=1.0)
