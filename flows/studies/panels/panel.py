@@ -103,8 +103,26 @@ class Panel:
             keep &= self.rows.time_us > trained_us - window_us
         return keep & in_fraction(self.rows.session_ids, fraction, salt="session")
 
+    def check(self) -> None:
+        """Raise DataError for what no study can read. NaN among features is what was not known."""
+        wrong = {
+            "features of labelled rows": np.isinf(self.rows.features),
+            "labels of rows": np.less(self.rows.labels, 0),
+        }
+        for k, part in enumerate(self.slices):
+            wrong[f"features of slice {k}"] = np.isinf(part.fresh) | np.isinf(part.frozen)
+            wrong[f"gains of slice {k}"] = ~(np.isfinite(part.gains) & (part.gains >= 0))
+            wrong[f"ideals of slice {k}"] = ~(np.isfinite(part.ideal) & (part.ideal >= 0))
+        for what, bad in wrong.items():
+            if bad.any():
+                raise DataError(
+                    f"{int(bad.sum()):,} {what} of {self.source} are infinite, below 0 or no number; "
+                    "expected finite ones: see what the log has there, and import it again"
+                )
+
     def save(self, folder: Path) -> None:
-        """Write the panel whole: beside the folder first, then renamed."""
+        """Write the panel whole: beside the folder first, then renamed. DataError where `check` finds one."""
+        self.check()
         beside = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
