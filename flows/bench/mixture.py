@@ -68,6 +68,8 @@ def check_journal(layout: Home, writer: str, *, most: int = 20_000, seed: int = 
     )
     picked = np.random.default_rng(seed).permutation(len(requests))[:most]
     kinds = _Kinds(layout)
+    for release_id in events["release_id"].unique().to_pylist():
+        kinds.of(release_id)
     release_of = events["release_id"].take(first).to_pylist()
     query_of = events["query"].take(first).to_pylist()
     order = np.argsort(inverse, kind="stable")
