@@ -33,7 +33,7 @@ from components.search.request import (
 )
 from components.search.retrieve import Candidates, RetrieveConfig, retrieve
 from components.search.summarise import Summaries, live_positions
-from components.search.understand import Meaning, understand
+from components.search.understand import Meaning, told, understand
 from data.schema import NONE_ID, stable_hash
 from data.shop import Reply, Request
 from data.state import State
@@ -110,7 +110,7 @@ class Answer:
     """A reply with what a serving layer wants beside it.
 
     `ranked`: the whole list; `positions` int [n]: the page's places in it; `hits`: the page's items as
-    a JSON array; `explanation`: one entry a hit, where it was asked for.
+    a JSON array; where it was asked for, `explanation`: one entry a hit, `asked`: how it was understood.
     """
 
     reply: Reply
@@ -119,6 +119,7 @@ class Answer:
     hits: bytes
     spans: tuple[Span, ...]
     explanation: list[dict[str, Any]] | None = None
+    asked: dict[str, Any] | None = None
 
 
 class SearchPipeline:
@@ -126,8 +127,9 @@ class SearchPipeline:
 
     `photos`: uint8 [m, 28, 28] (may be memory-mapped), what `Request.photo` points into; `pages`,
     `summaries`: shared with the pipeline of the release before, so that page turns outlive a swap and
-    items' JSON is not made twice; `times`: where stage times are recorded; `timer_ns`: a monotonic
-    clock, for spans and the deadline only.
+    items' JSON is not made twice; `times`: where stage times are recorded; `queries`: what is known of
+    queries, of a release with the same words, vectors and indexes; `timer_ns`: a monotonic clock, for spans
+    and the deadline only.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class SearchPipeline:
         pages: PageCache | None = None,
         summaries: Summaries | None = None,
         times: SpanLog | None = None,
+        queries: QueryMemory | None = None,
         timer_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self.release = release
@@ -166,7 +169,7 @@ class SearchPipeline:
         text, image = release.text_classifier, release.image_classifier
         self._text_codes = class_codes(text.classes if text else ())
         self._image_codes = class_codes(image.classes if image else ())
-        self.queries = QueryMemory(release)
+        self.queries = QueryMemory(release) if queries is None else queries
 
     # ---- asking ----
 
@@ -257,7 +260,8 @@ class SearchPipeline:
             notes=() if filters is None else notes_of(filters, self.view.catalogue, len(ranked.rows)),
         )
         explanation = ranking.explain(ranked, work.positions, self.release) if explain else None
-        return Answer(reply, ranked, work.positions, work.hits, tuple(spans), explanation)
+        asked = told(work.meaning, self.release) if explain and work.meaning is not None else None
+        return Answer(reply, ranked, work.positions, work.hits, tuple(spans), explanation, asked)
 
     # ---- the stages ----
 

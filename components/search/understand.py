@@ -7,6 +7,7 @@ It knows artifacts and state, nothing of how items are found.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from models.image_index import unit
 from models.release import Release
 from models.speller import Rewritten
 
-__all__ = ["Meaning", "class_codes", "understand"]
+__all__ = ["Meaning", "class_codes", "told", "understand"]
 
 _SURFACE_CODE = {name: code for code, name in enumerate(SURFACES)}
 _NO_CODES: NDArray[np.int32] = np.empty(0, np.int32)
@@ -102,3 +103,24 @@ def understand(
         row = state.item_row(request.item_id)
         vector = live.vectors[row] if 0 <= row < live.n else None
     return Meaning(known, context, code_probs, image_probs, vector, image_vector)
+
+
+def told(meaning: Meaning, release: Release, *, top: int = 5) -> dict[str, Any]:
+    """How the request was understood, for people: spelling, synonyms, the likeliest classes.
+
+    The probabilities are calibrated on what the classifiers were not trained on.
+    """
+    rewritten = meaning.rewritten
+    classes: tuple[str, ...] = ()
+    probs = _NO_PROBS
+    if len(meaning.image_probs) and release.image_classifier is not None:
+        classes, probs = release.image_classifier.classes, meaning.image_probs
+    elif meaning.known.class_probs is not None and release.text_classifier is not None:
+        classes, probs = release.text_classifier.classes, meaning.known.class_probs
+    best = np.argsort(-probs, kind="stable")[:top].tolist()
+    return {
+        "words": rewritten.words,
+        "corrected": rewritten.corrected,
+        "also": list(rewritten.instead),
+        "categories": [{"category": classes[i], "probability": float(probs[i])} for i in best],
+    }

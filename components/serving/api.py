@@ -225,6 +225,8 @@ def page_body(answer: Answer) -> bytes:
         rest["notes"] = reply.notes
     if answer.explanation is not None:
         rest["explanation"] = answer.explanation
+    if answer.asked is not None:
+        rest["query"] = answer.asked
     head = orjson.dumps(rest, option=orjson.OPT_SERIALIZE_NUMPY)
     return b'%b,"items":%b}' % (head[:-1], answer.hits)
 

@@ -92,6 +92,7 @@ SCHEMAS: Json = {
             **_PAGE_FIELDS,
             "notes": {**_STRINGS, "description": "what to tell the shopper; absent where there is nothing"},
             "explanation": {"type": "array", "items": {"type": "object"}, "description": "with explain=1"},
+            "query": {"type": "object", "description": "with explain=1: spelling, synonyms, categories"},
         },
         required=tuple(_PAGE_FIELDS),
     ),
