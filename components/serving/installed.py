@@ -26,6 +26,9 @@ from models.candidate_features import text_match
 from models.compiled import compile_ranker
 from models.release import Release, load_release, release_folder
 
+_SCORE = frozenset({"ranker", "image_classifier"})
+"""Artifacts that neither item vectors nor the understanding of words depend on."""
+
 HASHED_FROM = 1 << 62
 """Ids from here on are hashes of string keys (`data.schema.key_to_id`)."""
 
@@ -118,11 +121,8 @@ def install(
     if model.is_file() and importlib.util.find_spec("lleaves") is not None:
         compile_ranker(model, Path(layout.compiled))
     release = load_release(layout, release_id, previous=live.release if live is not None else None)
-    # A view is of the encoder and the indexes: where these are the same objects, so is the view.
-    same = live is not None and all(
-        getattr(release, name) is getattr(live.release, name)
-        for name in ("encoder", "lexical_index", "vector_index")
-    )
+    # Where nothing else is new than what scores, the view and what is known of queries stay as they are.
+    same = live is not None and _same_but(release, live.release, _SCORE)
     view = live.view if same and live is not None else make_view(release)
     pipeline = SearchPipeline(
         release,
@@ -133,10 +133,17 @@ def install(
         pages=shared.pages,
         summaries=shared.summaries,
         times=shared.times,
+        queries=live.pipeline.queries if same and live is not None else None,
     )
     if shared.times is None:
         shared.times = pipeline.times
     return Installed(release, view, pipeline)
+
+
+def _same_but(a: Release, b: Release, names: frozenset[str]) -> bool:
+    """Whether two releases have the very same objects, those of `names` left aside."""
+    held = (set(a.manifest.artifacts) | set(b.manifest.artifacts)) - names
+    return all(getattr(a, name, None) is getattr(b, name, None) for name in held)
 
 
 def shadow_answer(served: Installed, request: Request) -> Answer:

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from data.shop import Request
-from data.sources import fashion_mnist
 from data.world.config import WorldConfig, world_config
 from data.world.history import generate
 from data.world.shop import World
@@ -72,14 +71,14 @@ def prepare(
     settings: Settings, *, items: int, trained: int = 1, progress: Progress = lambda *_: None
 ) -> Prepared:
     """The home of a catalogue with `trained` releases: the first with everything, then in turn one whose
-    ranker alone is another and one whose encoder, indexes and ranker are.
+    ranker alone is another and one whose encoder, indexes and ranker are. None has an image classifier:
+    its training takes minutes, and photos are 1 % of what is asked.
 
     Taken from `<cache>/bench/<key>` where it was made before; else made, which takes about a minute
     and a half for 100,000 items.
     """
     config = bench_world(items, seed=settings.seed)
-    photos = fashion_mnist.is_cached(settings.cache)
-    root = settings.cache / "bench" / _key(config, photos)
+    root = settings.cache / "bench" / _key(config)
     record = root / _RECORD
     if record.is_file():
         known = json.loads(record.read_bytes())
@@ -87,13 +86,13 @@ def prepare(
             return Prepared(Home(root), tuple(known["releases"][:trained]), known["seconds"], cached=True)
     began = time.monotonic()
     layout = Home(root)
-    own = replace(settings, home=root)
+    own = replace(settings, home=root, cache=root / "no-photos")
     releases: list[str] = json.loads(record.read_bytes())["releases"] if record.is_file() else []
     before_s = json.loads(record.read_bytes())["seconds"] if record.is_file() else 0.0
     if not releases:
         shutil.rmtree(root, ignore_errors=True)
         progress(f"making a shop of {items:,} items")
-        generate(config, layout, labels=fashion_mnist.load(settings.cache)[1] if photos else None)
+        generate(config, layout)
         made = refresh(own, progress=lambda name: progress(f"first release: {name}"))
         releases.append(str(made["release_id"]))
     while len(releases) < trained:
@@ -111,7 +110,7 @@ def prepare(
         releases.append(str(made["release_id"]))
     set_champion(layout, releases[0], at_us=read_manifest(layout, releases[0]).created_us, by="bench")
     seconds = round(before_s + time.monotonic() - began, 1)
-    document = {"config": asdict(config), "photos": photos, "releases": releases, "seconds": seconds}
+    document = {"config": asdict(config), "releases": releases, "seconds": seconds}
     write_atomic(record, json.dumps(document).encode())
     return Prepared(layout, tuple(releases[:trained]), seconds, cached=False)
 
@@ -139,22 +138,24 @@ def copy_home(source: Home, target: Home, *, champion_id: str | None = None) -> 
 def bench_requests(layout: Home, *, most: int) -> list[Request]:
     """First pages that the world's shoppers ask for in the days after its history, in their order.
 
-    A turned page is looked up, not made, so that each of these costs a whole search. Fewer than `most`
+    A turned page is looked up, not made, so that each of these costs a whole search; photos are left out.
+    Fewer than `most`
     where the days hold no more.
     """
     world = World.open(layout)
     found: list[Request] = []
     for day in range(world.config.days, world.config.days + FIRST_DAYS):
         plan = world.day(day)
-        found += [plan.request(i) for i in np.flatnonzero(plan.page == 0).tolist()]
+        asked = (plan.page == 0) & (plan.photo < 0)
+        found += [plan.request(i) for i in np.flatnonzero(asked).tolist()]
         if len(found) >= most:
             break
     return found[:most]
 
 
-def _key(config: WorldConfig, photos: bool) -> str:
+def _key(config: WorldConfig) -> str:
     """16 hex digits over what is made and the code that makes it."""
-    digest = hashlib.sha256(json.dumps([asdict(config), photos], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
     for name in _CODE:
         path = REPOSITORY / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else (path,):
