@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from flows.studies.calibration.cases import CASES
 from flows.studies.calibration.run import calibrate, judge, summary, table
 from flows.studies.calibration.runs import Measured, Setting, measured
 from flows.studies.calibration.worlds import SmallWorldConfig, small_world
+from flows.studies.cells.asks import IntervalAsk
+from flows.studies.statistics.choice import MARGIN
 from infra.clock import DAY_US
 
 _TINY = SmallWorldConfig(days=34, burn_in_d=17, slices=6, queries=40, requests_a_day=350)
@@ -100,6 +103,21 @@ def test_a_case_fails_where_too_few_come_out_right() -> None:
     assert passed(["decay"] * 17 + ["flat"] * 3)
     assert not passed(["decay"] * 16 + ["flat"] * 4)
     assert not passed([])
+
+
+def test_the_page_tells_what_was_run() -> None:
+    """The committed table is that of the committed findings, of all cases, by their rules."""
+    docs = Path(__file__).parents[4] / "docs" / "studies"
+    document = json.loads((docs / "calibration.json").read_text())
+    assert table(document) in (docs / "calibration.md").read_text()
+    assert [r["case"] for r in document["cases"]] == [c.name for c in CASES]
+    assert document["margin"] == MARGIN == IntervalAsk().margin
+    results = {w["setting"]: w["results"] for w in document["worlds"]}
+    for case, row in zip(CASES, document["cases"], strict=True):
+        found = results[repr(case.setting)]
+        assert len({r["seed"] for r in found}) == row["worlds"] > 0
+        assert all(r["seed"] >= case.first for r in found)
+        assert sum(bool(case.right(r)) for r in found) == row["right"]
 
 
 def test_worlds_drift_as_they_say() -> None:
