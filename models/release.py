@@ -207,7 +207,11 @@ def list_releases(layout: Home) -> list[Manifest]:
 def set_champion(layout: Home, release_id: str, *, at_us: int, by: str) -> None:
     """Point replicas at a published release. `by` says who or what decided."""
     read_manifest(layout, release_id)
-    record = {"release_id": release_id, "at_us": at_us, "by": by, "previous": champion(layout)}
+    try:
+        previous = champion(layout)
+    except DataError:  # a damaged pointer is mended by this
+        previous = None
+    record = {"release_id": release_id, "at_us": at_us, "by": by, "previous": previous}
     write_atomic(layout.releases / _CHAMPION, json.dumps(record).encode())
 
 
