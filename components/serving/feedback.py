@@ -97,7 +97,7 @@ class Feedback:
         self._closing = False
         self.journalled = 0  # rows handed to the journal
         self.lost = 0  # replies whose events could not be journalled
-        self.last_error = ""
+        self.problem = ""  # why the last batch could not be journalled; none once one could
         self._thread = threading.Thread(target=self._run, name="feedback", daemon=True)
         self._thread.start()
 
@@ -147,12 +147,14 @@ class Feedback:
 
     def _check(self, done: Future[int], replies: int, rows: int) -> None:
         error = done.exception()
-        if error is not None:
+        if error is None:
+            self.problem = ""
+        else:
             self.journalled -= rows
             self._lose(replies, str(error))
 
     def _lose(self, replies: int, why: str) -> None:
-        if self.lost == 0 or why != self.last_error:
+        if why != self.problem:
             _LOG.error("impressions of %d replies were not journalled: %s", replies, why)
         self.lost += replies
-        self.last_error = why
+        self.problem = why

@@ -85,7 +85,7 @@ def test_a_journal_that_cannot_write_loses_impressions_and_counts_them() -> None
     feedback.offer(shown(1))
     feedback.close()
     assert feedback.lost == 1
-    assert "No space left" in feedback.last_error
+    assert "No space left" in feedback.problem
     assert feedback.journalled == 0
 
 
