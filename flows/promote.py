@@ -134,7 +134,13 @@ def reconcile(settings: Settings, *, registry: Registry | None = None) -> str | 
     layout = settings.layout
     registry = registry or open_registry(layout.mlflow)
     record_refusals(layout, registry)
-    named, pointed = registry.champion_release(), champion(layout)
+    named = registry.champion_release()
+    try:
+        pointed = champion(layout)
+    except DataError:
+        if named is None:
+            raise
+        pointed = None  # damaged: the alias mends it
     if named == pointed:
         return named
     if named is not None:
