@@ -68,8 +68,8 @@ class ReleaseView:
         self._state = state
         self._version = -1
         self._base_vectors = release.item_vectors
-        self._text_at = {item: i for i, item in enumerate(release.lexical_index.item_ids.tolist())}
-        self._vector_at = {item: i for i, item in enumerate(release.item_ids.tolist())}
+        self._text_at = _Places(release.lexical_index.item_ids)
+        self._vector_at = _Places(release.item_ids)
         self._vectors = np.zeros((0, release.vector_index.dim), np.float32)
         self._hash = np.zeros(0, np.int64)
         self._stale = np.zeros((2, 0), np.bool_)  # text, vector
@@ -160,9 +160,8 @@ class ReleaseView:
             unchanged = same | (~held & at_start)
             self._stale[0, some] = ~((self._places(self._text_at, some) >= 0) & unchanged)
 
-    def _places(self, at: dict[int, int], rows: NDArray[np.int32]) -> NDArray[np.int64]:
-        ids = self._state.item_ids[rows].tolist()
-        return np.fromiter((at.get(i, -1) for i in ids), np.int64, len(ids))
+    def _places(self, at: _Places, rows: NDArray[np.int32]) -> NDArray[np.int64]:
+        return at.of(self._state.item_ids[rows])
 
     def _reserve(self, n: int) -> None:
         held = len(self._vectors)
@@ -176,3 +175,22 @@ class ReleaseView:
         stale = np.zeros((2, capacity), np.bool_)
         stale[:, :held] = self._stale
         self._vectors, self._hash, self._stale = vectors, hashes, stale
+
+
+class _Places:
+    """Where each id stands in an index. Arrays, not a dict: a release is viewed while requests want the
+    interpreter, and a million ids would take a hundred megabytes."""
+
+    def __init__(self, ids: NDArray[np.int64]) -> None:
+        self._order = np.argsort(ids, kind="stable")
+        self._sorted = np.asarray(ids)[self._order]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [n]: the position of each id, -1 for one that is not there."""
+        if not len(self._order):
+            return np.full(len(ids), -1, np.int64)
+        near = np.minimum(np.searchsorted(self._sorted, ids), len(self._order) - 1)
+        return np.where(self._sorted[near] == ids, self._order[near], -1)
