@@ -1,4 +1,4 @@
-"""How good is search: by the hidden relevance where the shop is simulated, else by what was clicked.
+"""How good is search: by the hidden relevance of a simulated shop, by people's labels, else by clicks.
 
 The one place outside the simulated shoppers that reads the truth. docs/evaluation.md says what every
 number means.
@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import orjson
 
+from data.labels import labels_path
 from data.replica import current_state
 from data.schema import SURFACES
 from data.snapshots import published
 from data.state import State
 from data.world.shop import World, public_path
+from flows.ablation import ABLATIONS, ablation
 from flows.arms import first_pages, gain
+from flows.evaluate_labels import baseline, judge_labels
 from flows.evaluate_log import ask, questions
 from flows.inputs import Inputs, gate_rows, load_inputs
 from flows.judgements import Judged, measure, write_trec
@@ -41,14 +44,15 @@ def evaluate_search(
     *,
     release_id: str | None = None,
     queries: int = 1_000,
+    ablate: bool = False,
     dump: Path | None = None,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """NDCG@10, precision@10, recall, MRR of the service and its parts, with 95 % intervals.
 
     Returns {"retrievers": {name: {metric: {"mean", "low", "high"}}}, "queries", "items", "release_id",
-    "source": "truth" or "log", ...}. `dump`: also write TREC run and qrels files. Raises DataError where
-    there is no release, or nothing to ask.
+    "source": "truth", "labels" or "log", ...}. `ablate`: also what vectors, user and category add; `dump`:
+    also write TREC run and qrels files. Raises DataError where there is no release, or nothing to ask.
     """
     release = opened_release(settings, release_id)
     state = current_state(settings.layout)
@@ -62,8 +66,21 @@ def evaluate_search(
             since_us=published(settings.layout).watermark_us,
             queries=queries,
             seed=settings.seed,
+            ablate=ablate,
             progress=progress,
         )
+    elif labels_path(settings.layout).is_file():
+        source, surface = "labels", "search"
+        judged = judge_labels(
+            settings.layout,
+            release,
+            state,
+            queries=queries,
+            seed=settings.seed,
+            ablate=ablate,
+            progress=progress,
+        )
+        judged, more["baseline"] = baseline(judged, seed=settings.seed)
     else:
         source = "log"
         inputs = load_inputs(settings.layout, window_d=None)
@@ -75,8 +92,10 @@ def evaluate_search(
             )
         surface = asked[0].request.surface
         progress(f"{len(asked)} questions of the log")
-        judged = ask(release, inputs, asked)
+        judged = ask(release, inputs, asked, ablate=ablate)
         more = _logged(release, inputs, settings.seed)
+    if ablate:
+        judged, more["ablation"] = ablation(judged, seed=settings.seed)
     document = {
         "source": source,
         "surface": surface,
@@ -110,6 +129,7 @@ def judge_world(
     since_us: int,
     queries: int,
     seed: int,
+    ablate: bool = False,
     progress: Progress = lambda *_: None,
 ) -> list[Judged]:
     """The next day's text queries, judged by the true relevance of every item that the shop has.
@@ -117,7 +137,7 @@ def judge_world(
     Gain 2^(4r) − 1 of a relevance r, grade ⌊4r⌋: an item is relevant if a shopper who looks at it
     clicks in one case of four or more.
     """
-    retrievers = Retrievers.of(release, state)
+    retrievers = Retrievers.of(release, state, without=ABLATIONS if ablate else ())
     ids = state.item_ids[state.alive]
     first = (since_us - world.start_us) // DAY_US
     asked = []

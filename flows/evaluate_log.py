@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from data.schema import CART, CLICK, IMPRESSION, NONE_ID, ORDER, SEARCH
 from data.shop import Request
 from data.state import State
+from flows.ablation import ABLATIONS
 from flows.inputs import GATE_SLICE_US, Inputs, asked_at, group_keys, held_out
 from flows.judgements import Judged
 from flows.retrievers import Retrievers
@@ -60,7 +61,7 @@ def questions(inputs: Inputs, *, most: int, seed: int) -> list[Question]:
     return sorted(found, key=lambda q: q.before)
 
 
-def ask(release: Release, inputs: Inputs, asked: list[Question]) -> list[Judged]:
+def ask(release: Release, inputs: Inputs, asked: list[Question], *, ablate: bool = False) -> list[Judged]:
     """The retrievers' answers to each question with the state as of it."""
     state, done = State(), 0
     judged: list[Judged] = []
@@ -71,7 +72,8 @@ def ask(release: Release, inputs: Inputs, asked: list[Question]) -> list[Judged]
             done = question.before
             if retrievers is not None:
                 retrievers.refresh()
-        retrievers = retrievers or Retrievers.of(release, state)
+        if retrievers is None:
+            retrievers = Retrievers.of(release, state, without=ABLATIONS if ablate else ())
         judged.append(
             Judged(
                 query_id=f"q{number}",

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from data.text import tokens
+from data.state import State
+from data.text import normalise, tokens
 from flows.inputs import Inputs, all_vectors, clicked_queries
 from flows.photos import index_photos, photos_at_hand
 from flows.train import Parts, measured
@@ -21,14 +22,17 @@ from infra.settings import Settings
 from models.encoder import Encoder, item_text
 from models.image_classifier import ImageClassifier
 from models.image_index import ImageIndex
+from models.item_words import Compounds, item_words, known_words
 from models.lexical_index import LexicalIndex, assign_tiers
 from models.release import put_artifact
 from models.speller import Speller
+from models.synonyms import Synonyms
 from models.vector_index import VectorIndex
 
 __all__ = ["INDEXES", "build_index"]
 
 INDEXES = ("vector_index", "lexical_index", "image_index", "speller")
+SYNONYM_CLICKS = 60_000  # newest clicked queries that synonyms are learnt from
 QUERY_WORD_CLICKS = 5  # clicks that make a typed word a known one
 
 
@@ -108,9 +112,14 @@ def _lexical_index(
 ) -> tuple[LexicalIndex, dict[str, str]]:
     state = inputs.state
     rows = np.flatnonzero(state.alive)
-    texts = [item_text(orjson.loads(state.payload(r))) for r in rows.tolist()]
-    tiers = assign_tiers(state.popularity(inputs.watermark_us)[rows])
-    return LexicalIndex.build(folder, state.item_ids[rows], texts, tiers), {}
+    payloads = [orjson.loads(state.payload(r)) for r in rows.tolist()]
+    compounds = Compounds.of(tokens(str(p.get("title") or "")) for p in payloads)
+    words = [item_words(p, compounds) for p in payloads]
+    if state.items.counters[: state.n_items].any():
+        tiers = assign_tiers(state.popularity(inputs.watermark_us)[rows])
+    else:  # nothing was ever shown or clicked: no item is known to be better than another
+        tiers = np.zeros(len(rows), np.int8)
+    return LexicalIndex.build(folder, state.item_ids[rows], words, tiers), {}
 
 
 def _image_index(
@@ -128,15 +137,37 @@ def _image_index(
 def _speller(inputs: Inputs, parts: Parts, folder: Path, _: Settings) -> tuple[Speller, dict[str, str]]:
     state = inputs.state
     counts: Counter[str] = Counter()
+    mentioned: set[str] = set()  # known, so never corrected; as corrections they are the last choice
     for row in np.flatnonzero(state.alive).tolist():
-        counts.update(tokens(item_text(orjson.loads(state.payload(row)))))
+        naming, others = known_words(orjson.loads(state.payload(row)))
+        counts.update(naming)
+        mentioned |= others
+    for word in mentioned:
+        counts.setdefault(word, 1)
     typed: Counter[str] = Counter()
-    for query in clicked_queries(inputs)[0]:
+    queries, clicked, _weights = clicked_queries(inputs)
+    for query in queries:
         typed.update(tokens(query))
     counts.update({word: n for word, n in typed.items() if n >= QUERY_WORD_CLICKS})
-    speller = Speller.fit(counts)
+    synonyms = _synonyms(state, queries[-SYNONYM_CLICKS:], clicked[-SYNONYM_CLICKS:].tolist())
+    speller = Speller.fit(counts, forms=_forms(state), synonyms=synonyms)
     speller.save(folder)
     return speller, {}
+
+
+def _synonyms(state: State, queries: list[str], clicked: list[int]) -> Synonyms:
+    """What shoppers call by another word than the items that they then click."""
+    words = {row: tokens(item_text(orjson.loads(state.payload(row)))) for row in set(clicked)}
+    typed = {query: tokens(query) for query in set(queries)}
+    return Synonyms.fit((typed[q], row, words[row]) for q, row in zip(queries, clicked, strict=True))
+
+
+def _forms(state: State) -> dict[str, str]:
+    """Plurals and the like in the items' names → their stems."""
+    names = (item_text(orjson.loads(state.payload(row))) for row in np.flatnonzero(state.alive).tolist())
+    written = {word for name in names for word in normalise(name).split()}
+    stems = ((word, tokens(word)) for word in written)
+    return {word: stem[0] for word, stem in stems if len(stem) == 1 and stem[0] != word}
 
 
 _BUILDERS: dict[str, Any] = {

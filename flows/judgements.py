@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from infra.files import write_atomic
 from models.metrics import Interval, bootstrap_mean, mrr, ndcg, precision, recall
 
-__all__ = ["METRICS", "Judged", "measure", "write_trec"]
+__all__ = ["METRICS", "Judged", "measure", "paired", "write_trec"]
 
 METRICS = ("ndcg10_judged", "ndcg10_all", "p10", "recall10", "recall100", "mrr")
 
@@ -76,6 +76,13 @@ def measure(judged: Sequence[Judged], *, seed: int) -> dict[str, dict[str, Inter
             if not np.isnan(table[:, k]).all()
         }
     return found
+
+
+def paired(judged: Sequence[Judged], name: str, other: str, metric: str, *, seed: int) -> Interval:
+    """The mean of `name` less `other`, query by query, with its interval; sessions resampled whole."""
+    k = METRICS.index(metric)
+    difference = np.array([j.scores(name)[k] - j.scores(other)[k] for j in judged], float)
+    return bootstrap_mean(difference, clusters=np.array([j.cluster for j in judged], np.int64), seed=seed)
 
 
 def write_trec(judged: Sequence[Judged], dump: Path, *, key_of: Callable[[int], str]) -> list[Path]:

@@ -6,6 +6,7 @@ pipeline with parts of it left out. It knows no judgements.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +19,8 @@ from components.search.retrieve import FOUND_BY, RetrieveConfig
 from data.schema import NONE_ID
 from data.shop import Request
 from data.state import State
+from flows.ablation import WHOLE
+from models.encoder import Encoder
 from models.release import Release
 
 __all__ = ["DEPTH", "NAMES", "Retrievers"]
@@ -32,6 +35,7 @@ _RANKED = PipelineConfig.for_evaluation()
 _HYBRID = PipelineConfig(explore=_STILL, deadline_ms=1e9, ranker_by=_NEVER)
 _EVERY = replace(_HYBRID, retrieve=RetrieveConfig(candidates=1_000))  # no source's hits are cut off
 _LEXICAL = replace(_HYBRID, vectors_by=_NEVER)
+_NO_VECTORS = replace(_RANKED, deadline_ms=1e9, vectors_by=_NEVER)
 
 
 @dataclass(frozen=True)
@@ -40,16 +44,18 @@ class Retrievers:
 
     `served`: what the service answers by default, its randomised slot included; `ranked`: the ranker's
     order without it; `hybrid`: the fused candidates; `vector`, `lexical`: each source alone; `popular`:
-    what a stranger is recommended.
+    what a stranger is recommended. `without`: parts to leave out of the ranked answer, beside which that
+    answer stands once more as the whole.
     """
 
     release: Release
     view: ReleaseView
     pipelines: dict[str, SearchPipeline]
+    without: Sequence[str] = ()
 
     @classmethod
-    def of(cls, release: Release, state: State) -> Retrievers:
-        """All of them, over one view of the state."""
+    def of(cls, release: Release, state: State, *, without: Sequence[str] = ()) -> Retrievers:
+        """All of them, over one view of the state. `without`: some of `flows.ablation.ABLATIONS`."""
         view = ReleaseView(release, state)
         configs = {
             "served": _DEFAULT,
@@ -58,9 +64,14 @@ class Retrievers:
             "every": _EVERY,
             "lexical": _LEXICAL,
         }
-        return cls(
-            release, view, {n: SearchPipeline(release, view, state, config=c) for n, c in configs.items()}
-        )
+        pipelines = {n: SearchPipeline(release, view, state, config=c) for n, c in configs.items()}
+        if without:
+            blind = replace(release, encoder=_without_queries(release.encoder))
+            pipelines["without_vector"] = SearchPipeline(blind, view, state, config=_NO_VECTORS)
+            dumb = replace(release, text_classifier=None)
+            pipelines["without_category"] = SearchPipeline(dumb, view, state, config=_RANKED)
+            pipelines["without_user"] = pipelines["ranked"]
+        return cls(release, view, pipelines, tuple(without))
 
     def refresh(self) -> None:
         """Take up what changed in the state."""
@@ -75,6 +86,11 @@ class Retrievers:
         found = {"served": self.pipelines["served"].respond(request).item_ids}
         if self.release.ranker is not None:
             found["ranked"] = self._list("ranked", request).item_ids
+        if self.without:
+            found[WHOLE] = self._list("ranked", request).item_ids
+            stranger = replace(request, user_id=NONE_ID, session_id=NONE_ID)
+            for name in self.without:
+                found[name] = self._list(name, stranger if name == "without_user" else request).item_ids
         every = self._list("every", request)
         if request.surface == "search":
             found["hybrid"] = _of(
@@ -91,6 +107,11 @@ class Retrievers:
 
     def _list(self, name: str, request: Request) -> Ranked:
         return self.pipelines[name].ranked(request)
+
+
+def _without_queries(encoder: Encoder) -> Encoder:
+    """The encoder to which every query is nothing: its vectors are near no item."""
+    return replace(encoder, query_tower=np.zeros_like(encoder.query_tower))
 
 
 def _of(ranked: Ranked, *sources: str) -> NDArray[np.int64]:

@@ -1,8 +1,8 @@
 """Items by words: three inverted indexes (tantivy) in tiers of popularity, searched in cascade.
 
 The tiers and their sizes follow the published e-commerce search scenario (REFERENCE.md):
-excellent 15 %, good 35 %, bad 50 % by click and purchase rate. Texts and queries are cut into
-words by `data.text.tokens`. It knows ids and words, not why an item is popular.
+excellent 15 %, good 35 %, bad 50 % by click and purchase rate. Without clicks there is one tier. Texts
+and queries are cut into words by `data.text.tokens`. It knows ids and words, not why an item is popular.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ TIERS = ("excellent", "good", "bad")
 TIER_SHARES = (0.15, 0.35, 0.50)
 MAX_QUERY_TOKENS = 64
 _HEAP_BYTES = 64 << 20
+_ALL_BONUS = np.float32(1.15)  # of an item with all of the words, where those with some are found beside it
 LexicalHits = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int8]]
 
 
@@ -51,10 +52,13 @@ class LexicalIndex:
         cls,
         folder: Path,
         item_ids: Sequence[int] | NDArray[np.int64],
-        texts: Sequence[str],
+        texts: Sequence[str | Sequence[str]],
         tiers: NDArray[np.int8],
     ) -> LexicalIndex:
-        """Index `texts` [n] of distinct `item_ids` [n] under `folder`, which is emptied first."""
+        """Index `texts` [n] of distinct `item_ids` [n] under `folder`, which is emptied first.
+
+        A text may be given as its words, repeated by their weight.
+        """
         ids = np.ascontiguousarray(item_ids, np.int64)
         tiers = np.ascontiguousarray(tiers, np.int8)
         if not len(ids) == len(texts) == len(tiers):
@@ -94,6 +98,11 @@ class LexicalIndex:
     def __len__(self) -> int:
         return len(self.item_ids)
 
+    @property
+    def flat(self) -> bool:
+        """Whether all items are of one tier: then scores of any two items may be compared."""
+        return sum(1 for searcher in self._searchers if searcher.num_docs) <= 1
+
     def search_rows(
         self, query_tokens: Sequence[str], k: int, *, minimum_match: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -122,14 +131,28 @@ class LexicalIndex:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """`search_rows` with all of the tokens or, where that finds fewer than `enough`, with any.
 
-        The first search is left out where a token is too rare for it to find enough.
+        The first search is left out where a token is too rare for it to find enough. In a flat index
+        both are made, unless all of the tokens find k: the more of them an item has the better.
         """
         wanted = list(dict.fromkeys(query_tokens))[:MAX_QUERY_TOKENS]
+        if self.flat and len(wanted) > 1:
+            return self._all_and_any(wanted, k)
         if len(wanted) > 1 and min(map(self._holders, wanted)) >= enough:
             rows, scores = self.search_rows(wanted, k, minimum_match=len(wanted))
             if len(rows) >= enough:
                 return rows, scores
         return self.search_rows(wanted, k)
+
+    def _all_and_any(self, wanted: Sequence[str], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        rows, scores = self.search_rows(wanted, k, minimum_match=len(wanted))
+        if len(rows) >= k:
+            return rows, scores
+        some, some_scores = self.search_rows(wanted, k)
+        new = ~np.isin(some, rows)
+        rows = np.concatenate([rows, some[new]])
+        scores = np.concatenate([scores * _ALL_BONUS, some_scores[new]])
+        order = np.argsort(-scores, kind="stable")
+        return rows[order], scores[order]
 
     def _holders(self, token: str) -> int:
         """How many items have the token."""
@@ -164,7 +187,7 @@ def _schema() -> Any:
     return builder.build()
 
 
-def _build_tier(folder: Path, rows: NDArray[np.intp], texts: Sequence[str]) -> None:
+def _build_tier(folder: Path, rows: NDArray[np.intp], texts: Sequence[str | Sequence[str]]) -> None:
     import tantivy
 
     folder.mkdir(parents=True)
@@ -173,7 +196,8 @@ def _build_tier(folder: Path, rows: NDArray[np.intp], texts: Sequence[str]) -> N
     for row in rows.tolist():
         document = tantivy.Document()
         document.add_unsigned("row", row)
-        document.add_text("text", " ".join(tokens(texts[row])))
+        text = texts[row]
+        document.add_text("text", " ".join(tokens(text) if isinstance(text, str) else text))
         writer.add_document(document)
     writer.commit()
     writer.wait_merging_threads()

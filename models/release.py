@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,12 @@ class Release:
     def release_id(self) -> str:
         """The id that replies and events carry."""
         return self.manifest.release_id
+
+    @cached_property
+    def learnt_from_clicks(self) -> bool:
+        """Whether clicks taught the encoder; taken for granted where its record does not say."""
+        encoder = self.manifest.artifacts.get("encoder")
+        return encoder is None or encoder.metrics.get("pairs", 1.0) > 0
 
     @property
     def item_ids(self) -> NDArray[np.int64]:

@@ -33,6 +33,9 @@ class ExploreConfig:
     pool: int = 50
 
 
+_STILL = ExploreConfig(slots=0)
+
+
 @dataclass(frozen=True)
 class Ranked:
     """The whole list, best first; arrays [n].
@@ -92,7 +95,10 @@ def rank(
     degraded: tuple[str, ...] = (),
     keep_features: bool = False,
 ) -> Ranked:
-    """Score and order the candidates. `with_ranker=False` serves the fused order."""
+    """Score and order the candidates. `with_ranker=False` serves the fused order.
+
+    A release without a ranker explores nothing: until shoppers have clicked, there is nothing to learn.
+    """
     rows = candidates.rows
     vector_scores, user_scores, probs = candidate_inputs(meaning, state, live, rows)
     scores = candidates.fused.astype(np.float64)
@@ -110,7 +116,8 @@ def rank(
         if with_ranker and release.ranker is not None:
             scores = np.asarray(release.ranker.predict(features), np.float64)
             order = np.argsort(-scores, kind="stable")
-    moved, propensity = explore(len(rows), request_id, explore_config)
+    config = explore_config if release.ranker is not None else _STILL
+    moved, propensity = explore(len(rows), request_id, config)
     order = order[moved]
     return Ranked(
         request_id,

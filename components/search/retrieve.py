@@ -1,25 +1,25 @@
 """Where candidates come from: words in three tiers, vectors, the delta, popularity; then fusion.
 
-Each source gives rows, best first; reciprocal-rank fusion (Cormack, Clarke & Büttcher, SIGIR 2009)
-merges them: score(item) = sum over sources of weight / (60 + rank), rank from 1. Deleted items never
-pass; items out of stock pass only where the shopper asked by words. It ranks nothing finely.
+Each source gives rows, best first; `fusion.py` merges them. Deleted items never pass; items out of stock
+pass only where the shopper asked by words. It ranks nothing finely.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.search.catalogue import Catalogue
 from components.search.filters import Passing, passing
+from components.search.fusion import FOUND_BY, NO_TIER, RRF_K, Candidates, Source, found_by, fuse
 from components.search.live import Live
 from components.search.live_photos import PhotoLive
 from components.search.queries import KnownQuery, TextHits, VectorHits, nearest
 from components.search.recommend import excluded, user_vector
-from components.search.retrieve_kernel import fuse_rows, text_rows, vector_rows
+from components.search.retrieve_kernel import text_rows, vector_rows
+from components.search.text_order import scored_text_rows
 from components.search.understand import Meaning
 from data.shop import Request
 from data.state import State
@@ -37,14 +37,10 @@ __all__ = [
     "retrieve",
 ]
 
-FOUND_BY = ("text", "text_delta", "vector", "vector_delta", "user", "popular", "photo", "look")
 TEXT, TEXT_DELTA, VECTOR, VECTOR_DELTA, USER, POPULAR, PHOTO, LOOK = (1 << i for i in range(len(FOUND_BY)))
-NO_TIER = -1
-RRF_K = 60
 _NO_ROWS: NDArray[np.int32] = np.empty(0, np.int32)
 _NO_SCORES = np.empty(0, np.float32)
-_NO_BITS = np.empty(0, np.uint8)
-_NO_TIERS = np.empty(0, np.int8)
+_NO_SLOTS = np.empty(0, np.int16)
 _NO_HITS = VectorHits(np.empty(0, np.int64), _NO_SCORES)
 _NEW_TIER = 1  # where a delta item, which has no tier yet, stands among equal text matches
 
@@ -57,40 +53,15 @@ class RetrieveConfig:
     text: int = 200  # hits asked of the tiers; the next tier is searched while there are fewer
     text_enough: int = 60  # fewer hits with all of the words: one word is enough then
     vectors: int = 150
+    unlearnt_weight: float = 1e-6  # of vectors of an encoder that no click taught: they only fill up
     user: int = 150
     look: int = 150
+    synonym_weight: float = 0.5  # of hits by learnt synonyms, beside 1 of hits by the shopper's own words
     popular: int = 100
     popular_weight: float = 0.5  # beside the user's own: his first 60 stand before the first popular one
     photo_share: float = 0.8  # of a department's candidates by popularity, the rest the newest
     photo_least: float = 0.02  # a department less likely than this gives no candidates
     in_stock_only: tuple[str, ...] = ("image", "recommend", "similar")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Distinct rows int32 [n], best first, that one retriever found; its bits and its weight.
-
-    `tiers` int8 [n]: where the retriever is the tiers.
-    """
-
-    rows: NDArray[np.int32]
-    bits: NDArray[np.uint8]
-    weight: float = 1.0
-    tiers: NDArray[np.int8] | None = None
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Distinct rows int32 [n], best fused score first.
-
-    fused float32 [n]; found uint8 [n]: bits of FOUND_BY; tiers int8 [n]: 0 excellent, 1 good, 2 bad,
-    -1 not found by the tiers.
-    """
-
-    rows: NDArray[np.int32]
-    fused: NDArray[np.float32]
-    found: NDArray[np.uint8]
-    tiers: NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -160,10 +131,15 @@ def retrieve(
             sources.append(_by_look(scene, meaning.image_vector, live.photos))
     elif meaning.rewritten.words:
         sources.append(_by_words(scene))
+        if meaning.known.other is not None:
+            sources.append(_by_synonyms(scene, meaning.known.other))
     if with_vectors and meaning.query_vector is not None:
         of_words = meaning.query_vector is meaning.known.vector
         known = meaning.known if of_words else None
-        sources.append(_by_vector(scene, meaning.query_vector, config.vectors, VECTOR, VECTOR_DELTA, known))
+        by_vector = _by_vector(scene, meaning.query_vector, config.vectors, VECTOR, VECTOR_DELTA, known)
+        if of_words and not release.learnt_from_clicks:
+            by_vector = replace(by_vector, weight=config.unlearnt_weight)
+        sources.append(by_vector)
     nothing_asked = not any(len(s.rows) for s in sources)
     if with_vectors and (nothing_asked or request.surface == "recommend"):
         user = user_vector(state, meaning.context, live.vectors)
@@ -179,29 +155,6 @@ def retrieve(
     return fuse(sources, config.candidates)
 
 
-def fuse(sources: list[Source], keep: int) -> Candidates:
-    """Reciprocal-rank fusion of the sources, the best `keep` of it; equal scores go by row."""
-    if not sources:
-        return Candidates(_NO_ROWS, _NO_SCORES, _NO_BITS, _NO_TIERS)
-    lengths = [len(s.rows) for s in sources]
-    tiers = [np.full(len(s.rows), NO_TIER, np.int8) if s.tiers is None else s.tiers for s in sources]
-    found = fuse_rows(
-        np.concatenate([s.rows for s in sources]),
-        np.concatenate([s.bits for s in sources]),
-        np.concatenate(tiers),
-        np.array([0, *accumulate(lengths)], np.int64),
-        np.array([s.weight for s in sources], np.float64),
-        RRF_K,
-        keep,
-    )
-    return Candidates(*found)
-
-
-def found_by(bits: int) -> list[str]:
-    """The names of the retrievers that the bits stand for."""
-    return [name for i, name in enumerate(FOUND_BY) if bits >> i & 1]
-
-
 def _by_words(scene: _Scene) -> Source:
     """Base hits of the tiers and delta items, by share of the query's words matched, tier, BM25."""
     live, config, state = scene.live, scene.config, scene.state
@@ -210,6 +163,8 @@ def _by_words(scene: _Scene) -> Source:
     delta = live.text_delta
     if scene.narrowed is not None:
         hits, delta = _narrowed_text(scene, hits)
+    if scene.release.lexical_index.flat:
+        return _by_score(scene, hits, delta)
     rows, bits, tiers = text_rows(
         hits.at,
         hits.scores,
@@ -233,6 +188,44 @@ def _by_words(scene: _Scene) -> Source:
     if delta is not live.text_delta:
         bits[~live.stale_text[rows]] = TEXT
     return Source(rows, bits, tiers=tiers)
+
+
+def _by_score(scene: _Scene, hits: TextHits, delta: NDArray[np.int32]) -> Source:
+    """Hits and delta items by BM25F and what else the texts tell: no item has been clicked yet."""
+    live, state = scene.live, scene.state
+    likely = scene.meaning.code_probs
+    rows, bits, tiers = scored_text_rows(
+        hits.at,
+        hits.scores,
+        live.text_rows,
+        live.stale_text,
+        delta,
+        scene.alive,
+        state.items.stock,
+        scene.in_stock,
+        scene.left_out,
+        state.items.tokens,
+        state.document_frequency,
+        state.documents,
+        scene.meaning.context.query_tokens,
+        state.items.category,
+        _NO_SLOTS if likely is None else likely.slots,
+        _NO_SCORES if likely is None else likely.probs,
+        2 * scene.config.text,
+        TEXT,
+        TEXT_DELTA,
+    )
+    if delta is not live.text_delta:
+        bits[~live.stale_text[rows]] = TEXT
+    return Source(rows, bits, tiers=tiers)
+
+
+def _by_synonyms(scene: _Scene, other: KnownQuery) -> Source:
+    """As `_by_words` for the catalogue's words in place of the shopper's, at a lower weight."""
+    meaning = scene.meaning
+    context = replace(meaning.context, query_tokens=other.tokens)
+    said = replace(scene, meaning=replace(meaning, known=other, context=context))
+    return replace(_by_words(said), weight=scene.config.synonym_weight)
 
 
 def _narrowed_text(scene: _Scene, hits: TextHits) -> tuple[TextHits, NDArray[np.int32]]:

@@ -19,7 +19,8 @@ _NO_TIER = -1
 
 
 @njit(cache=True)
-def _offered(row: int, alive: Any, stock: Any, in_stock: bool, left_out: Any) -> bool:
+def offered(row: int, alive: Any, stock: Any, in_stock: bool, left_out: Any) -> bool:
+    """Whether a hit may be offered."""
     if not alive[row] or (in_stock and stock[row] <= 0):
         return False
     for other in left_out:  # noqa: SIM110 (compiled)
@@ -29,7 +30,7 @@ def _offered(row: int, alive: Any, stock: Any, in_stock: bool, left_out: Any) ->
 
 
 @njit(cache=True)
-def _ordered(keys: Any, ties: Any) -> Any:
+def ordered(keys: Any, ties: Any) -> Any:
     """Places by ascending key, equal keys by ascending tie: int64 [n]."""
     order = np.argsort(keys)
     for i in range(1, len(order)):
@@ -75,14 +76,14 @@ def text_rows(
     n = 0
     for i in range(len(at)):
         row = row_of[at[i]]
-        if 0 <= row < len(stale) and not stale[row] and _offered(row, alive, stock, in_stock, left_out):
+        if 0 <= row < len(stale) and not stale[row] and offered(row, alive, stock, in_stock, left_out):
             rows[n] = row
             bm25[n] = scores[i]
             tier[n] = tiers[i]
             n += 1
     base = n
     for row in delta:
-        if _offered(row, alive, stock, in_stock, left_out):
+        if offered(row, alive, stock, in_stock, left_out):
             rows[n] = row
             tier[n] = new_tier
             n += 1
@@ -101,7 +102,7 @@ def text_rows(
             keys[m] = weight | np.uint64(0xFFFFFFFF - bm25_bits[i])
             held[m] = i
             m += 1
-    order = _ordered(keys[:m], held[:m])[:keep]
+    order = ordered(keys[:m], held[:m])[:keep]
     found = np.empty(len(order), np.int32)
     bits = np.empty(len(order), np.uint8)
     shown = np.empty(len(order), np.int8)
@@ -137,13 +138,13 @@ def vector_rows(
     n = 0
     for i in range(len(at)):
         row = row_of[at[i]] if at[i] >= 0 else -1
-        if 0 <= row < len(stale) and not stale[row] and _offered(row, alive, stock, in_stock, left_out):
+        if 0 <= row < len(stale) and not stale[row] and offered(row, alive, stock, in_stock, left_out):
             rows[n] = row
             keys[n] = -scores[i]
             n += 1
     base = n
     for row in delta:
-        if row < len(vectors) and _offered(row, alive, stock, in_stock, left_out):
+        if row < len(vectors) and offered(row, alive, stock, in_stock, left_out):
             product = np.float32(0.0)
             for d in range(vectors.shape[1]):
                 product += vectors[row, d] * vector[d]
@@ -152,7 +153,7 @@ def vector_rows(
             n += 1
     order: Any = np.arange(n)
     if n > base:
-        order = _ordered(keys[:n], order)
+        order = ordered(keys[:n], order)
     order = order[:keep]
     bits = np.empty(len(order), np.uint8)
     for k in range(len(order)):
@@ -191,7 +192,7 @@ def fuse_rows(rows: Any, bits: Any, tiers: Any, starts: Any, weights: Any, const
             of[place] |= bits[i]
             if tiers[i] != _NO_TIER:
                 tier[place] = tiers[i]
-    order = _ordered(-fused[:m], found[:m])[:keep]
+    order = ordered(-fused[:m], found[:m])[:keep]
     return found[order], fused[order].astype(np.float32), of[order], tier[order]
 
 
