@@ -108,7 +108,7 @@ CASES: tuple[Case, ...] = (
         "all data since the start, no drift: told as growth",
         lambda r: r["kind"] == "growth",
         17,
-        first=3000,
+        first=4000,
     ),
     Case(
         "growth with drift",
@@ -117,7 +117,7 @@ CASES: tuple[Case, ...] = (
         lambda r: r["kind"] == "decay",
         17,
         most=8,
-        first=3000,
+        first=4000,
     ),
     Case("no drift", Setting(SmallWorldConfig()), "told as flat", lambda r: r["kind"] == "flat", 17),
     Case(

@@ -37,7 +37,7 @@ class Shape:
     what a model from before it loses after it, `date_over_age`: log-likelihood, a slice and age, of the
     fit by date less that of the fit by age. Where older trainings are smaller: `by_size` and
     `at_equal_size`, what an old model loses for having fewer rows, and for its age at as many rows;
-    `size_over_age` the first less the second. Growth is where size explains more than age beyond chance.
+    `size_over_age` the first less the second. Growth is what `SizeAndAge.explains` says.
     """
 
     kind: str
@@ -71,7 +71,7 @@ def shape(
     kind = "flat"
     if weekly is not None and weekly.low > 0:
         kind = "weekly"
-    elif size is not None and size.by_size.low > 0 and size.size_over_age.low > 0:
+    elif size is not None and size.explains:
         kind = "growth"
     elif date is not None and date[3] and date[1].low > 0 and date[2].low > 0:
         kind = "shift"

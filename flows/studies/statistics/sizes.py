@@ -35,6 +35,17 @@ class SizeAndAge:
     at_equal_size: Interval
     size_over_age: Interval
 
+    @property
+    def explains(self) -> bool:
+        """Whether size explains the loss: it costs beyond chance, more than age does, and age is not shown.
+
+        Or more than age beyond chance. Ten slices seldom prove the latter; a loss to age that is there and
+        cannot be shown by them has the larger estimate.
+        """
+        if not self.by_size.low > 0:
+            return False
+        return self.size_over_age.low > 0 or (self.at_equal_size.low <= 0 < self.size_over_age.mean)
+
 
 def size_and_age(scores: AgeScores, fractions: Sequence[AgeScores], *, seed: int = 0) -> SizeAndAge | None:
     """Part the loss of older models into size and age.
