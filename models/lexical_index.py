@@ -25,6 +25,7 @@ TIERS = ("excellent", "good", "bad")
 TIER_SHARES = (0.15, 0.35, 0.50)
 MAX_QUERY_TOKENS = 64
 _HEAP_BYTES = 64 << 20
+_FREQUENCIES = 100_000  # words whose frequency is remembered
 _ALL_BONUS = np.float32(1.15)  # of an item with all of the words, where those with some are found beside it
 LexicalHits = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int8]]
 
@@ -46,6 +47,7 @@ class LexicalIndex:
     tiers: NDArray[np.int8]
     _schema: Any = field(repr=False, compare=False)
     _searchers: tuple[Any, ...] = field(repr=False, compare=False)
+    _frequency: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def build(
@@ -155,8 +157,13 @@ class LexicalIndex:
         return rows[order], scores[order]
 
     def _holders(self, token: str) -> int:
-        """How many items have the token."""
-        return sum(searcher.doc_freq("text", token) for searcher in self._searchers)
+        """How many items have the token; asked for once, as an index never changes."""
+        found = self._frequency.get(token)
+        if found is None:
+            found = sum(searcher.doc_freq("text", token) for searcher in self._searchers)
+            if len(self._frequency) < _FREQUENCIES:
+                self._frequency[token] = found
+        return found
 
     def search(self, query_tokens: Sequence[str], k: int, *, minimum_match: int = 1) -> LexicalHits:
         """As `search_rows`: (ids int64 [h], scores float32 [h], tiers int8 [h])."""

@@ -65,6 +65,16 @@ class Summaries:
                 self._json[row] = made
         return made
 
+    def prepare(self, most: int) -> None:
+        """Make the JSON of the `most` most popular items beforehand."""
+        state = self._state
+        alive = np.flatnonzero(state.alive)
+        if len(alive) > most:
+            popularity = state.popularity(state.as_of_us)[alive]
+            alive = alive[np.argpartition(-popularity, most)[:most]]
+        for row in alive.tolist():
+            self._json[row] = self.make(row)
+
     def make(self, row: int) -> bytes:
         """The item's JSON object, made anew."""
         return item_json(int(self._state.item_ids[row]), orjson.loads(self._state.payload(row)))

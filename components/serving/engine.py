@@ -52,7 +52,8 @@ _RECENT = 256
 class EngineConfig:
     """`future_s`: shop seconds that an event_time may lie ahead; a fast clock adds a second of wall time.
 
-    `follow`: whether the champion pointer is watched; else only `install` changes the release.
+    `follow`: whether the champion pointer is watched; else only `install` changes the release. `summaries`:
+    items whose JSON is made at the start, the most popular ones; the others' when they are first shown.
 
     `commit_ms`: how long an event may wait for its disk; `gather_s`: for how long impressions, and
     other writers' events, are gathered. Many small commits cost what few large ones do not.
@@ -62,6 +63,7 @@ class EngineConfig:
     future_s: float = 60.0
     poll_s: float = 0.25
     follow: bool = True
+    summaries: int = 100_000
     commit_ms: float = 5.0
     gather_s: float = 0.02
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
@@ -121,6 +123,7 @@ class Engine:
         )
         self._follower.catch_up()
         self.shared = Shared.of(replica.state, config=self.config.pipeline, photos=self.photos)
+        self.shared.summaries.prepare(self.config.summaries)
         self._follower.after.append(self.shared.refresh)
         self._follower.start()
         self._feedback = Feedback(
@@ -189,17 +192,7 @@ class Engine:
     def journal_shown(self, request: Request, answer: Answer) -> None:
         """Journal what was shown, off the reply path."""
         if self._feedback is not None:
-            ranked, at = answer.ranked, answer.positions
-            self._feedback.offer(
-                Shown(
-                    request,
-                    answer.reply,
-                    ranked.state_time_us,
-                    at,
-                    ranked.vector_scores[at],
-                    ranked.category_probs[at],
-                )
-            )
+            self._feedback.offer(Shown.of(request, answer))
 
     def next_request_id(self) -> int:
         """A new id: wall us and ten bits of this replica; increasing."""

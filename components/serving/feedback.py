@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from components.search.pipeline import Answer
 from components.search.request import clean_query
 from data.schema import IMPRESSION, SEARCH, SURFACES
 from data.shop import Reply, Request
@@ -49,6 +50,13 @@ class Shown:
     positions: NDArray[np.intp]
     vector_score: NDArray[np.float32]
     category_prob: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, request: Request, answer: Answer) -> Shown:
+        """What an answer showed."""
+        ranked, at = answer.ranked, answer.positions
+        scores, probs = ranked.vector_scores[at], ranked.category_probs[at]
+        return cls(request, answer.reply, ranked.state_time_us, at, scores, probs)
 
 
 def shown_columns(batch: list[Shown]) -> tuple[dict[str, list[Any]], int]:
