@@ -129,6 +129,7 @@ class _Run:
                 self.idle.append(line)
             else:
                 line.sock.close()
+                line.index = -1
             if self.outbox is not None and 200 <= reply.status < 300:
                 self.outbox.offer(index, reply.body)
         elif not piece:

@@ -398,5 +398,5 @@ class Engine:
         return self.metrics.text(gauges)
 
     def _ranker_compiled(self) -> bool | None:
-        live = self._swapper.live
-        return None if live is None or live.release.ranker is None else live.release.ranker.is_compiled
+        ranker = self._swapper.live.release.ranker if self._swapper.live is not None else None
+        return None if ranker is None else ranker.is_compiled

@@ -81,7 +81,7 @@ def application(arguments: dict[str, str]) -> Any:
 def follow_by_config(home: Path, stopped: threading.Event) -> None:
     """Deploy declaratively, and change user_config when the champion changes."""
     from ray.serve.context import _get_global_client
-    from ray.serve.schema import ServeDeploySchema
+    from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
     client: Any = _get_global_client()
 
@@ -96,7 +96,7 @@ def follow_by_config(home: Path, stopped: threading.Event) -> None:
         client.deploy_apps(ServeDeploySchema.model_validate({"applications": [about]}))
 
     deploy(champion(Home(home)) or "")
-    while not stopped.is_set() and str(serve.status().applications[NAME].status) != "RUNNING":
+    while not stopped.is_set() and serve.status().applications[NAME].status != ApplicationStatus.RUNNING:
         time.sleep(_POLL_S)
     _at_each_change(home, stopped, deploy)
 

@@ -325,6 +325,15 @@ def test_a_closed_loop_keeps_so_many_in_flight_and_goes_round() -> None:
     assert result.latency_us.min() >= 19_000
 
 
+def test_a_connection_that_the_server_ends_is_not_waited_for_afterwards() -> None:
+    closing = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+    with serving(lambda _: closing) as port:
+        result = run_trace(
+            trace_of([0.0, 0.01, 0.02, 0.6]), host="127.0.0.1", port=port, timeout_s=0.2, connections=4
+        )
+    assert result.failed == 0
+
+
 def test_a_closed_loop_counts_what_fails_and_ends(tmp_path: Path) -> None:
     with serving(lambda _: None) as port:  # hangs up
         trace = Trace(np.zeros(2, np.int64), [http_get("/a"), http_get("/b")])
