@@ -370,7 +370,7 @@ class Engine:
             "pid": os.getpid(),
             "shop_us": self.clock.now_us(),
             "state": None if follower is None else follower.status(),
-            "ranker_compiled": self._ranker_compiled(),
+            "ranker_compiled": None if self.live is None else self.live.ranker_compiled,
         }
 
     def write_status(self) -> None:
@@ -396,7 +396,3 @@ class Engine:
             feedback=self._feedback,
         )
         return self.metrics.text(gauges)
-
-    def _ranker_compiled(self) -> bool | None:
-        ranker = self._swapper.live.release.ranker if self._swapper.live is not None else None
-        return None if ranker is None else ranker.is_compiled

@@ -71,6 +71,11 @@ class Installed:
         """Training saw events up to here."""
         return self.release.manifest.watermark_us
 
+    @property
+    def ranker_compiled(self) -> bool | None:
+        """Whether its ranker runs as machine code of this host; None without a ranker."""
+        return None if self.release.ranker is None else self.release.ranker.is_compiled
+
 
 @dataclass
 class Shared:
