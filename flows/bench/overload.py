@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.load.arrivals import Trace, http_get, poisson_arrivals
+from components.load.arrivals import Trace, poisson_arrivals
 from components.load.process import drive_in_process
 from components.load.result import LoadResult
 from data.shop import Request
 from flows.bench.catalogue import bench_requests, copy_home, prepare
-from infra.cluster import down, serve_url, start_serve, wait_serve
+from flows.bench.hosts import http_requests, on_any_ports, serving
+from infra.cluster import serve_url
 from infra.settings import Home, Settings
 
-__all__ = ["Limits", "Plan", "judge_overload", "overload", "target_of_request"]
+__all__ = ["Limits", "Plan", "judge_overload", "overload", "overload_at", "stretches"]
 
 Progress = Callable[..., None]
 
@@ -74,24 +75,12 @@ def overload(
     with tempfile.TemporaryDirectory(prefix="shelflife-overload-") as scratch:
         layout = Home(Path(scratch) / "home")
         copy_home(made.layout, layout)
-        own = replace(
-            settings,
-            home=layout.root,
-            http_port=0,
-            prefect_port=0,
-            haproxy_stats_port=0,
-            haproxy_metrics_port=0,
-        )
         progress("starting the service")
-        try:
-            own = start_serve(own)
-            wait_serve(own)
+        with serving(on_any_ports(settings, layout.root), "service") as own:
             requests = bench_requests(layout, most=20_000)
             document = overload_at(
                 serve_url(own), requests, plan, scratch=Path(scratch), seed=settings.seed, progress=progress
             )
-        finally:
-            down(own)
     return {"items": items, "shop": made.about(), **document}
 
 
@@ -107,7 +96,7 @@ def overload_at(
     """Find the peak of the service at `url`, then offer it `plan`; the judged document."""
     host, _, port = url.removeprefix("http://").partition(":")
     where: dict[str, Any] = {"host": host, "port": int(port), "timeout_s": plan.timeout_s}
-    targets = [http_get(target_of_request(r)) for r in requests]
+    targets = http_requests(requests)
     closed = Trace(np.arange(len(targets)), targets)
     for seconds, name in ((plan.warm_s, "warming"), (plan.peak_s, "finding the peak")):
         progress(name)
@@ -180,20 +169,6 @@ def judge_overload(
         and recovery_s <= limits.recovery_s,
     }
     return {**document, "broken": [name for name, kept in promises.items() if not kept]}
-
-
-def target_of_request(request: Request) -> str:
-    """The path and query of a request over HTTP."""
-    from urllib.parse import urlencode
-
-    who: dict[str, Any] = {"user_id": request.user_id, "session_id": request.session_id, "size": request.size}
-    if request.surface == "recommend":
-        return f"/recommend?{urlencode(who)}"
-    if request.surface == "similar":
-        return f"/similar?{urlencode(who | {'item_id': request.item_id})}"
-    if request.surface == "image":
-        return f"/search?{urlencode(who | {'photo': request.photo})}"
-    return f"/search?{urlencode(who | {'q': request.query})}"
 
 
 def _recovery(

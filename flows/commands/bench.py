@@ -1,4 +1,4 @@
-"""`shelflife bench serve` and `shelflife bench swap`."""
+"""`shelflife bench serve`, `swap` and `overload`."""
 
 from __future__ import annotations
 
@@ -107,3 +107,32 @@ def swap(
 
 def _pairs(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in values.items())
+
+
+@app.command()
+def overload(
+    ctx: typer.Context,
+    items: ItemsOption = 100_000,
+    factor: Annotated[float, typer.Option(min=0.1, help="Times the service's own peak.")] = 2.5,
+    seconds: Annotated[float, typer.Option(min=5.0, help="Length of the overload.")] = 30.0,
+    home: HomeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Offer a multiple of the service's own peak: who is answered, who refused, when it is quiet again."""
+    from flows.bench.overload import Plan
+    from flows.bench.overload import overload as run_overload
+
+    session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    plan = Plan(factor=factor, overload_s=seconds)
+    with session.progress("bench overload") as say:
+        found = run_overload(session.settings, items=items, plan=plan, progress=say)
+    rows = [(n, *found[n].values()) for n in ("quiet_ms", "accepted_ms", "rejected_ms", "after_5s_ms")]
+    lines = [
+        table(("", "n", "p50", "p90", "p99", "max"), rows),
+        f"{found['offered_rps']:g}/s offered, {factor:g} times the peak of {found['peak_rps']:g}/s; "
+        f"{found['accepted_rps']:g}/s answered; statuses {found['statuses']}",
+        f"quiet again after {found['recovery_s']} s",
+        *(f"broken: {promise}" for promise in found["broken"]),
+    ]
+    session.emit(found, "\n".join(lines))
