@@ -18,9 +18,9 @@ from data.snapshots import published
 from data.sources import fashion_mnist
 from data.state import State
 from data.text import tokens
-from data.world.queries import misspell
+from data.world.queries import clean_words, misspell
 from data.world.shop import World, public_path
-from data.world.words import CATEGORIES
+from data.world.words import CATEGORIES, vocabulary
 from flows.arms import first_pages
 from flows.evaluate import opened_release
 from flows.evaluate_log import questions
@@ -28,7 +28,7 @@ from flows.inputs import load_inputs
 from infra.clock import DAY_US
 from infra.errors import DataError
 from infra.settings import Settings
-from models.metrics import bootstrap_mean
+from models.metrics import bootstrap_mean, expected_calibration_error
 from models.release import Release
 from models.speller import rewrite
 
@@ -43,8 +43,9 @@ def evaluate_text(
 ) -> dict[str, Any]:
     """Accuracy of the text classifier on queries, and what the speller makes of typing errors.
 
-    Returns {"accuracy", "top3", "typos_corrected", "titles_changed": {"mean", "low", "high"}, ...}; a part
-    that the release does not have is absent. DataError where it has neither.
+    Returns {"accuracy", "top3", "typos_corrected", "titles_changed", "queries_changed": {"mean", "low",
+    "high"}, "calibration_error", "synonyms" (learnt words), ...}; a part that the release does not
+    have is absent. DataError where it has neither.
     """
     release = opened_release(settings, release_id)
     state = current_state(settings.layout)
@@ -56,6 +57,14 @@ def evaluate_text(
         )
     if release.speller is not None:
         document |= _spelling(release, state, most=queries, seed=settings.seed)
+        clean = _clean_queries(settings, most=queries)
+        if clean:
+            changed = np.array([rewrite(query, release.speller).corrected for query in clean])
+            document |= {
+                "clean_queries": len(clean),
+                "queries_changed": bootstrap_mean(changed, seed=settings.seed).as_dict(),
+            }
+        document["synonyms"] = len(release.speller.synonyms)
     if len(document) == 1:
         raise DataError(
             f"{release.release_id} has neither a text classifier nor a speller; the catalogue needs two "
@@ -69,7 +78,8 @@ def evaluate_image(
 ) -> dict[str, Any]:
     """Accuracy of the image classifier on the 10,000 test photos of Fashion-MNIST, which no item carries.
 
-    Returns {"accuracy": {"mean", "low", "high"}, "by_class": {class: share right}, "photos", ...}.
+    Returns {"accuracy": {"mean", "low", "high"}, "top3", "calibration_error", "by_class": {class: share
+    right}, "photos", ...}.
     DataError where the photos are not fetched or the release has no image classifier.
     """
     release = opened_release(settings, release_id)
@@ -81,16 +91,21 @@ def evaluate_image(
     images, labels = fashion_mnist.load(settings.cache)
     images, labels = images[fashion_mnist.TRAIN :], labels[fashion_mnist.TRAIN :]
     classes = np.array(release.image_classifier.classes)
-    right = np.empty(len(labels), bool)
+    found = np.empty((len(labels), len(classes)), np.float32)
     for start in range(0, len(labels), _BATCH):
         part = slice(start, start + _BATCH)
-        best = classes[release.image_classifier.predict(images[part]).argmax(axis=1)]
-        right[part] = best == np.take(np.array(fashion_mnist.CLASSES), labels[part])
-        progress(f"{start + _BATCH} of {len(labels)} photos")
+        found[part] = release.image_classifier.predict(images[part])
+        progress(f"{min(start + _BATCH, len(labels))} of {len(labels)} photos")
+    code = {name: i for i, name in enumerate(classes.tolist())}
+    truth = np.array([code.get(name, -1) for name in fashion_mnist.CLASSES])[labels]
+    hit = np.argsort(-found, axis=1)[:, :3] == truth[:, None]
+    right = hit[:, 0]
     return {
         "release_id": release.release_id,
         "photos": len(labels),
         "accuracy": bootstrap_mean(right, seed=settings.seed).as_dict(),
+        "top3": bootstrap_mean(hit.any(axis=1), seed=settings.seed).as_dict(),
+        "calibration_error": expected_calibration_error(found, truth),
         "by_class": {name: float(right[labels == i].mean()) for i, name in enumerate(fashion_mnist.CLASSES)},
     }
 
@@ -122,15 +137,35 @@ def _labelled(settings: Settings, state: State, *, most: int) -> tuple[str, list
     return "truth", texts[:most], labels[:most]
 
 
+def _clean_queries(settings: Settings, *, most: int) -> list[str]:
+    """Queries of the two days after the world's log that hold no typing error; none without a world."""
+    if not public_path(settings.layout).is_file():
+        return []
+    world = World.open(settings.layout)
+    since = published(settings.layout).watermark_us
+    clean: list[str] = []
+    known = clean_words(vocabulary(world.config.seed))
+    for day in range(int((since - world.start_us) // DAY_US), int((since - world.start_us) // DAY_US) + 2):
+        plan = world.day(day)
+        for i in np.flatnonzero((plan.page == 0) & (plan.time_us >= since)).tolist():
+            if plan.query[i] and plan.surface[i] == SURFACES.index("search"):
+                clean += [plan.query[i]] * known.issuperset(plan.query[i].split())
+    return clean[:most]
+
+
 def _accuracy(release: Release, texts: list[str], labels: list[str], seed: int) -> dict[str, Any]:
     if not texts:
         return {}
     assert release.text_classifier is not None
     words = [rewrite(t, release.speller).text for t in texts]
-    best = np.argsort(-release.text_classifier.predict(words), axis=1)[:, :3]
-    named = np.array(release.text_classifier.classes)[best]
-    hit = named == np.array(labels)[:, None]
+    probabilities = release.text_classifier.predict(words)
+    best = np.argsort(-probabilities, axis=1)[:, :3]
+    classes = release.text_classifier.classes
+    hit = np.array(classes)[best] == np.array(labels)[:, None]
+    code = {name: i for i, name in enumerate(classes)}
+    truth = np.array([code.get(label, -1) for label in labels])
     return {
+        "calibration_error": expected_calibration_error(probabilities, truth),
         "accuracy": bootstrap_mean(hit[:, 0], seed=seed).as_dict(),
         "top3": bootstrap_mean(hit.any(axis=1), seed=seed).as_dict(),
     }

@@ -157,8 +157,9 @@ class Speller:
             document = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
             raise DataError(f"no speller in {folder} ({error}); fit it again") from error
-        found = document if isinstance(document, dict) else {}
-        counts, forms = (found.get(name) for name in ("counts", "forms"))
+        counts, forms = document, {}  # as releases before 0.3 hold it
+        if isinstance(document, dict) and isinstance(document.get("counts"), dict):
+            counts, forms = document["counts"], document.get("forms")
         if not (
             isinstance(counts, dict)
             and isinstance(forms, dict)

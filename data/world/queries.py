@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from data.world.words import CATEGORIES, COLOURS, DEPARTMENTS, MATERIALS, Vocabulary
+from data.world.words import CATEGORIES, COLOURS, DEPARTMENTS, MATERIALS, STYLES, Vocabulary
 
-__all__ = ["misspell", "query_text"]
+__all__ = ["clean_words", "misspell", "query_text"]
 
 SYNONYM = 0.25  # of the nouns are said in another word
 NEW_SYNONYM = 0.35  # and so many in a new word, where the category has one
@@ -38,6 +38,14 @@ def query_text(
     words.append(DEPARTMENTS[department][1] if vague else _noun(vocabulary, category, luck, synonyms))
     text = " ".join(words)
     return misspell(text, luck[3], luck[4], luck[5]) if luck[2] < TYPO else text
+
+
+def clean_words(vocabulary: Vocabulary) -> frozenset[str]:
+    """Every word that a query without a typing error may hold, at any time."""
+    said = [*vocabulary.brands, *vocabulary.new_words, *COLOURS, *MATERIALS, *STYLES]
+    said += [department[1] for department in DEPARTMENTS]
+    said += [word for category in CATEGORIES for word in (category.noun, *category.synonyms)]
+    return frozenset(word for phrase in said for word in phrase.split())
 
 
 def _noun(vocabulary: Vocabulary, category: int, luck: Sequence[float], synonyms: int) -> str:
