@@ -5,32 +5,21 @@ All stages are in-process calls; in throughput mode handlers run on the replica'
 
 from __future__ import annotations
 
-import gc
-import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from ray import serve
 from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
 from components.serving.api import make_api
 from components.serving.engine import Engine, EngineConfig
-from data.sources.fashion_mnist import is_cached, load
+from components.serving.process import cached_photos, keep_what_is_loaded, prepare_interpreter
 from infra.clock import open_clock
 from infra.log import setup_logging
 from infra.settings import Home
 
-__all__ = [
-    "OPTIONS",
-    "Replica",
-    "build_application",
-    "cached_photos",
-    "keep_what_is_loaded",
-    "prepare_interpreter",
-]
+__all__ = ["OPTIONS", "Replica", "build_application"]
 
 MAX_ONGOING = 128
 MAX_QUEUED = 512
@@ -47,7 +36,6 @@ OPTIONS: dict[str, Any] = {
     "logging_config": LoggingConfig(enable_access_log=False),
 }
 """Of the service's deployment, and of those that it is held against."""
-_SWITCH_S = 0.0005  # how long a background thread may keep a request waiting for the interpreter
 
 
 @serve.deployment(**OPTIONS)
@@ -75,25 +63,6 @@ class Replica:
         self.engine.close()
 
 
-def prepare_interpreter() -> None:
-    """Let requests have the interpreter soon, whatever background threads do."""
-    sys.setswitchinterval(_SWITCH_S)
-
-
-def keep_what_is_loaded() -> None:
-    """What is loaded now stays: collections need not walk it, nor come often."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
 def build_application(home: Path, *, writer: str = "serve-0", cache: Path | None = None) -> Any:
     """The Serve application of a home; `cache`: where fetched data sets lie, for photo queries."""
     return Replica.bind(str(home), writer, None if cache is None else str(cache))  # type: ignore[attr-defined]
-
-
-def cached_photos(cache: str | None) -> NDArray[np.uint8] | None:
-    """The photos, if they were fetched: without them photo queries are answered as `degraded`."""
-    if cache is None or not is_cached(Path(cache)):
-        return None
-    return load(Path(cache))[0]

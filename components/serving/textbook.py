@@ -16,8 +16,9 @@ from typing import Any
 from ray import serve
 
 from components.serving.api import make_api
-from components.serving.app import OPTIONS, keep_what_is_loaded, prepare_interpreter
+from components.serving.app import OPTIONS
 from components.serving.engine import Engine, EngineConfig
+from components.serving.process import keep_what_is_loaded, prepare_interpreter
 from components.serving.shadow import ShadowLimits
 from infra.clock import open_clock
 from infra.errors import ShelflifeError

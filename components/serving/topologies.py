@@ -7,8 +7,6 @@ next. It answers `/search`, `/recommend` and `/similar` as the service does, pag
 
 from __future__ import annotations
 
-import io
-import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -19,63 +17,19 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from components.measure.spans import Span
-from components.search.live import Live, ReleaseView
-from components.search.pipeline import MAKES_LIST, Work
+from components.search.pipeline import MAKES_LIST
 from components.serving.api import page_body
-from components.serving.app import OPTIONS, cached_photos, keep_what_is_loaded, prepare_interpreter
-from components.serving.engine import Engine, EngineConfig
+from components.serving.app import OPTIONS
+from components.serving.engine import Engine
 from components.serving.incoming import to_id
+from components.serving.parts import PARTS, StagePart, pack, start_engine, unpack
 from data.schema import NONE_ID
 from data.shop import Request
-from data.state import State
-from infra.clock import open_clock
 from infra.errors import InputError
-from infra.settings import Home
-from models.release import Release
 
-__all__ = ["PARTS", "build_empty", "build_split", "pack", "unpack"]
-
-PARTS = {"understand": "meaning", "retrieve": "candidates", "rank": "ranked"}
-"""What each stage that runs elsewhere fills in of a `Work`."""
+__all__ = ["build_empty", "build_split"]
 
 _SURFACES = {"/search": "search", "/recommend": "recommend", "/similar": "similar"}
-_EVERYWHERE: tuple[type, ...] = (Release, ReleaseView, Live, State)
-
-
-class _Packer(pickle.Pickler):
-    """Leaves out what every deployment has of its own: only its name travels."""
-
-    def persistent_id(self, obj: Any) -> str | None:
-        return type(obj).__name__ if isinstance(obj, _EVERYWHERE) else None
-
-
-class _Unpacker(pickle.Unpickler):
-    def __init__(self, data: bytes, engine: Engine) -> None:
-        super().__init__(io.BytesIO(data))
-        live = engine.live
-        assert live is not None, "no release is live"
-        view = live.view
-        self._here = {
-            "Release": live.release,
-            "ReleaseView": view,
-            "Live": view.live,
-            "State": live.pipeline.state,
-        }
-
-    def persistent_load(self, pid: Any) -> Any:
-        return self._here[pid]
-
-
-def pack(thing: Any) -> bytes:
-    """A work or a part of one, to travel between deployments."""
-    out = io.BytesIO()
-    _Packer(out, protocol=5).dump(thing)
-    return out.getvalue()
-
-
-def unpack(data: bytes, engine: Engine) -> Any:
-    """What `pack` gave, on the release and the state of the engine that is here."""
-    return _Unpacker(data, engine).load()
 
 
 class Empty:
@@ -90,26 +44,6 @@ class Empty:
         return app
 
 
-class StagePart:
-    """One stage of the path, on a state and a release of its own."""
-
-    def __init__(self, home: str, cache: str | None, stage: str) -> None:
-        self.engine = _engine(home, cache, f"split-{stage}")
-        live = self.engine.live
-        assert live is not None, "no release is live"
-        self._call = {s.name: s.call for s in live.pipeline.stages}[stage]
-        self._part = PARTS[stage]
-
-    async def run(self, parcel: bytes) -> bytes:
-        """The work's next part, microseconds it took, and what it left out."""
-        work: Work = unpack(parcel, self.engine)
-        began = time.perf_counter_ns()
-        with self.engine.gate.read():
-            self._call(work)
-        took_us = (time.perf_counter_ns() - began) // 1_000
-        return pack((getattr(work, self._part), took_us, work.degraded))
-
-
 class Planner:
     """Answers HTTP; does the first and the last stage itself and asks the others in turn."""
 
@@ -121,7 +55,7 @@ class Planner:
         retrieve: DeploymentHandle[Any],
         rank: DeploymentHandle[Any],
     ) -> None:
-        self.engine = _engine(home, cache, "split-planner")
+        self.engine = start_engine(home, cache, "split-planner")
         self._elsewhere = {"understand": understand, "retrieve": retrieve, "rank": rank}
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -187,17 +121,6 @@ def build_split(home: Path, *, cache: Path | None = None) -> Any:
 
 def _deployed(kind: Any, name: str) -> Any:
     return serve.deployment(name=name, **OPTIONS)(kind)
-
-
-def _engine(home: str, cache: str | None, writer: str) -> Engine:
-    prepare_interpreter()
-    layout = Home(Path(home))
-    engine = Engine(
-        layout, open_clock(layout.clock), config=EngineConfig(writer=writer), photos=cached_photos(cache)
-    )
-    engine.start()
-    keep_what_is_loaded()
-    return engine
 
 
 def _request(engine: Engine, surface: str, values: dict[str, str]) -> Request:

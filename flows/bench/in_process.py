@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from components.load.arrivals import poisson_arrivals
 from components.serving.api import page_body
-from components.serving.app import cached_photos, keep_what_is_loaded, prepare_interpreter
 from components.serving.engine import Engine, EngineConfig
+from components.serving.process import cached_photos, keep_what_is_loaded, prepare_interpreter
 from data.schema import NONE_ID
 from data.shop import Request
 from infra.clock import open_clock
