@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from data.text import STOP_WORDS, normalise, tokens
 from infra.errors import DataError
@@ -157,9 +158,10 @@ class Speller:
             document = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
             raise DataError(f"no speller in {folder} ({error}); fit it again") from error
-        counts, forms = document, {}  # as releases before 0.3 hold it
+        found: dict[str, Any] = {"counts": document, "forms": {}}  # older releases hold the counts alone
         if isinstance(document, dict) and isinstance(document.get("counts"), dict):
-            counts, forms = document["counts"], document.get("forms")
+            found = document
+        counts, forms = found["counts"], found.get("forms")
         if not (
             isinstance(counts, dict)
             and isinstance(forms, dict)
