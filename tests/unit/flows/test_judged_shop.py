@@ -111,7 +111,7 @@ def test_the_classes_of_the_best_hits_stand_before_others(pipeline: SearchPipeli
 
 
 def test_plain_bm25_knows_title_and_description_alone() -> None:
-    items = [
+    items: list[tuple[int, dict[str, object]]] = [
         (1, {"title": "Red lamp", "category": "sofa"}),
         (2, {"title": "lamp", "description": "red and red"}),
         (3, {"title": "sofas", "tags": ["red"]}),
