@@ -273,10 +273,7 @@ class SearchPipeline:
         cursor = decode_cursor(request.cursor) if request.cursor else None
         if cursor is not None and request.filters != cursor.filters:
             if request.filters is not None:
-                raise InputError(
-                    "filters other than those of the cursor's list; expected the same or none: leave them "
-                    "out to go on, or leave the cursor out to start anew"
-                )
+                raise InputError("filters other than those of the cursor's list; expected the same: drop one")
             request = work.request = replace(request, filters=cursor.filters)
         work.request_id = work.list_id = request_id_of(request)
         work.offset = request.offset
