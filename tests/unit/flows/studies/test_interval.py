@@ -22,6 +22,7 @@ from flows.studies.telling.words import how_measured
 from infra.errors import InputError
 from infra.settings import Home, Settings
 from tests.unit.flows.studies.panels import synthetic_panel
+from tests.unit.flows.studies.worded import worded_panel
 
 pytestmark = pytest.mark.slow  # trains some dozens of small rankers
 
@@ -181,3 +182,35 @@ def test_a_cell_that_scores_otherwise_is_a_broken_promise(study: Study, root: Pa
 def test_an_interval_finer_than_the_time_stamps_is_refused(study: Study) -> None:
     with pytest.raises(InputError, match="finer than the time stamps"):
         study(intervals=("1m", "never"))
+
+
+def test_of_all_components_those_without_words_are_left_out_and_named(study: Study) -> None:
+    record = study(component="all", fractions=(1.0,))
+    assert [c.component for c in record.components] == ["ranker"]
+    told = [f for f in record.findings if "left out" in f]
+    assert len(told) == 2
+    assert all("has no searches" in f for f in told)
+    with pytest.raises(InputError, match=r"encoder cannot be studied.*no searches.*--component ranker"):
+        study(component="encoder")
+
+
+def test_each_component_is_told_by_itself(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """End to end on a shop of words: policies, costs and words of each, and no cell twice."""
+    worded = worded_panel(days=5, burn_in_d=2, slices=3, requests_a_day=400)
+    worded.save(tmp_path / "panel")
+    opened = Panel.load(tmp_path / "panel"), tmp_path / "panel"
+    monkeypatch.setattr("flows.studies.interval.open_panel", lambda *_, **__: opened)
+    asked = {"component": "all", "fractions": (1.0,), "intervals": ("1d", "never"), "window_d": 1.0}
+    record = study(**asked)
+    names = ["ranker", "text_classifier", "encoder"]
+    assert [c.component for c in record.components] == names
+    assert [c.component for c in record.curves] == names
+    assert [p.component for p in record.policies] == [n for n in names for _ in range(2)]
+    assert record.components[0].beside_cpu_s == 0 < record.components[1].beside_cpu_s
+    assert record.findings[0].startswith("Of ranker, text classifier and encoder, each stale alone")
+    assert StudyRecord.from_document(record.document()).document() == record.document()
+    again = study(**asked)
+    assert again.cells_reused == again.cells == record.cells
+    assert [p.ndcg10 for p in again.policies] == [p.ndcg10 for p in record.policies]

@@ -19,11 +19,14 @@ from data.world.config import START_US, world_config
 from data.world.history import history_days
 from data.world.shop import build_world
 from flows.inputs import LABEL_DELAY_US, all_vectors
+from flows.studies.cells.encoder import EncoderScorer
+from flows.studies.cells.text_classifier import TextClassifierScorer
+from flows.studies.cells.token_models import packed
+from flows.studies.cells.words import Asked, Scorer, Words
 from flows.studies.panels.labelled import Labelled, grades_known, labelled_rows
 from flows.studies.panels.panel import Panel
 from flows.studies.panels.pools import Moments, Still
 from flows.studies.panels.scorers import burn_in_release, state_at
-from flows.studies.panels.texts import texts_of
 from flows.studies.panels.world import world_panel
 from infra.clock import DAY_US, HOUR_US
 from infra.errors import ConfigError, DataError
@@ -214,25 +217,36 @@ def test_a_world_without_a_query_in_a_slice_is_refused(tmp_path: Path) -> None:
         made(replace(TINY, days=5), tmp_path, slices=4_000)
 
 
-def test_texts_give_back_the_scorers_features(replayed: Replayed, tiny: Panel) -> None:
-    """A learner of words recomputes from a panel's texts what the classifier and the encoder said."""
+def test_words_give_back_the_scorers_features(replayed: Replayed, tiny: Panel) -> None:
+    """Columns made anew are the logged ones, if the model is that which wrote them."""
     check_texts(tiny)
-    texts, more = texts_of(tiny), tiny.extra
     classifier, encoder = replayed.release.text_classifier, replayed.release.encoder
     assert classifier is not None
-    part = tiny.slices[-1]
-    rows, query = part.extra["item"], np.repeat(part.extra["text"], part.groups)
-    worded = np.array([bool(texts[q]) for q in query.tolist()])
-    classes = {name: k for k, name in enumerate(classifier.classes)}
-    first = np.searchsorted(more["word_item"], rows)
-    of_item = np.array([classes.get(texts[t], -1) for t in more["word_category"][first].tolist()])
-    probs = classifier.predict([texts[q] for q in query.tolist()])
-    told = np.where(of_item >= 0, probs[np.arange(len(rows)), of_item], 0.0) * worded
-    np.testing.assert_allclose(told, part.fresh[:, FEATURES.index("category_prob")], atol=2e-5)
-    said = np.searchsorted(more["word_item"], rows, side="right") - 1  # the last wording, as the index has it
-    items = encoder.encode_items([texts[t] for t in more["word_text"][said].tolist()])
-    score = (encoder.encode_queries([texts[q] for q in query.tolist()]) * items).sum(axis=1)
-    np.testing.assert_allclose(score[worded], part.fresh[worded, FEATURES.index("vector_score")], atol=2e-5)
+    towers = {"query_tower": encoder.query_tower, "item_tower": encoder.item_tower}
+    about = {"classes": list(classifier.classes), "report": dict(classifier.report)}
+    head = {"head": classifier.head, "bias": classifier.bias}
+    wrote: list[tuple[Scorer, bytes]] = [
+        (TextClassifierScorer(), packed(classifier.table.rows, TINY.seed, head, about)),
+        (EncoderScorer(), packed(encoder.table.rows, TINY.seed, towers, {})),
+    ]
+    words, part = Words(tiny), tiny.slices[-1]
+    typed = tiny.extra["row_text"] != 0  # not what a photo or a similar item asked
+    said = np.repeat(typed, tiny.rows.groups)
+    for scorer, model in wrote:
+        columns = [FEATURES.index(n) for n in scorer.columns]
+        for asked, logged in (
+            (Asked.of_slice(part, at_us=part.start_us, frozen=False), part.fresh),
+            (Asked.of_slice(part, at_us=tiny.horizon_us, frozen=True), part.frozen),
+            (Asked.of_rows(tiny, typed, at_us=tiny.horizon_us), tiny.rows.features[said]),
+        ):
+            found = np.full((len(logged), len(columns)), 9, np.float32)
+            found[:, 0] = 0  # where nobody typed
+            scorer.rewrite(words, model, asked, found)
+            there = ~np.isnan(logged).all(axis=1)  # what a frozen state does not know is a row of NaN
+            assert there.mean() > 0.5
+            # Rows are by the index of the horizon: what came later may have said something else at first.
+            near = np.isclose(found[there], logged[there][:, columns], atol=3e-5, equal_nan=True)
+            assert near.mean() > 0.98, (scorer.name, len(logged))
 
 
 def test_items_are_there_from_their_first_upsert_until_they_are_deleted(tiny: Panel) -> None:
