@@ -349,7 +349,7 @@ def _findings(
         found.append(f"{empty} trainings found nothing to learn from; the model before stayed live there.")
     if advice.interval == NEVER:
         found.append("Not retraining at all was as good as retraining most often, within the margin.")
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _timelines(run: AgeRun, advice: Recommendation, ask: IntervalAsk, delay_us: int) -> tuple[Timeline, ...]:
