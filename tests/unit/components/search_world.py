@@ -251,3 +251,9 @@ def new_item(item_id: int, title: str, **fields: object) -> dict[str, object]:
         "created_at": NOW_US,
         "updated_at": NOW_US,
     } | fields
+
+
+def categories_of(world: World, ids: list[int]) -> list[str]:
+    """The categories of items."""
+    rows = world.state.item_rows(np.array(ids))
+    return [orjson.loads(world.state.payload(row))["category"] for row in rows.tolist()]

@@ -7,7 +7,6 @@ import io
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,21 @@ from PIL import Image
 
 from components.serving.admission import TICKET, Admission, Ticket
 from components.serving.api import make_api
-from components.serving.engine import Engine, EngineConfig
-from components.serving.refusals import Refusal
-from components.serving.shadow import ShadowLimits
-from data.journal import read_frames
+from components.serving.engine import Engine
 from data.schema import CLICK, IMPRESSION, SEARCH, key_to_id
 from data.shop import Request
-from infra.clock import ManualClock
 from infra.settings import Home
-from models.release import make_release, publish, read_manifest, release_folder, set_champion
-from tests.unit.components.search_world import NOW_US, make_photos
+from tests.unit.components.search_world import NOW_US
+from tests.unit.components.serving_http import (
+    check_refused,
+    get,
+    http,
+    ids,
+    journalled,
+    start,
+    wait_for,
+)
 from tests.unit.components.serving_world import make_home, publish_release
-
-CONFIG = EngineConfig(poll_s=0.02, limits=ShadowLimits(queries=4, pause_s=0.0, rest=0.0))
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +39,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, str]:
     """One home and its release for the tests that change neither."""
     layout = make_home(tmp_path_factory.mktemp("shop"))
     return layout, publish_release(layout)
-
-
-def start(layout: Home, **config: Any) -> Engine:
-    engine = Engine(layout, ManualClock(NOW_US), config=replace(CONFIG, **config), photos=make_photos())
-    engine.start()
-    return engine
 
 
 @pytest.fixture
@@ -58,41 +53,6 @@ def engine(prepared: tuple[Home, str]) -> Iterator[Engine]:
     made = start(prepared[0])
     yield made
     made.close()
-
-
-def http(engine: Engine, talk: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
-    """Run a conversation with the application."""
-
-    async def run() -> Any:
-        transport = httpx.ASGITransport(make_api(engine))
-        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
-            return await talk(client)
-
-    return asyncio.run(run())
-
-
-def get(engine: Engine, path: str, **params: Any) -> httpx.Response:
-    return http(engine, lambda client: client.get(path, params=params))
-
-
-def ids(response: httpx.Response) -> list[int]:
-    return [int(item["item_id"]) for item in response.json()["items"]]
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    until = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.005)
-
-
-def journalled(layout: Home, writer: str = "serve-0") -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for path in sorted((layout.journal / writer).glob("*.*")):
-        if path.suffix in (".log", ".open"):
-            for _, table in read_frames(path):
-                rows += table.to_pylist()
-    return rows
 
 
 def test_a_search_answers_with_what_a_client_needs(engine: Engine, prepared: tuple[Home, str]) -> None:
@@ -146,14 +106,6 @@ def test_every_surface_answers(engine: Engine) -> None:
 def test_any_unicode_is_a_query(engine: Engine, query: str) -> None:
     response = get(engine, "/search", q=query)
     assert response.status_code == 200
-
-
-def check_refused(response: httpx.Response, status: int, found: str) -> None:
-    assert response.status_code == status, response.text
-    error = response.json()["error"]
-    assert set(error) == {"found", "expected", "do"}
-    assert all(error.values()), error
-    assert found in error["found"]
 
 
 def test_wrong_requests_get_a_reason(engine: Engine) -> None:
@@ -284,84 +236,6 @@ def test_an_item_is_found_once_put_and_gone_once_deleted(home: Home) -> None:
         again.close()
 
 
-def test_a_page_turn_after_a_swap_stays_with_its_release(home: Home) -> None:
-    old = publish_release(home)
-    engine = start(home)
-    try:
-        first = get(engine, "/search", q="black jackets", session_id=3, size=5).json()
-        new = publish_release(home, number=1, seed=2)
-        wait_for(lambda: engine.live is not None and engine.live.release_id == new)
-        second = get(
-            engine, "/search", q="black jackets", session_id=3, size=5, cursor=first["cursor"]
-        ).json()
-        assert (second["release_id"], second["offset"]) == (old, 5)
-        assert get(engine, "/search", q="black jackets").json()["release_id"] == new
-        set_champion(home, old, at_us=NOW_US, by="rollback")
-        wait_for(lambda: engine.live is not None and engine.live.release_id == old)
-        assert [r["flipped"] for r in engine.release_info()["swaps"]] == [True, True, True]
-    finally:
-        engine.close()
-
-
-def test_a_corrupt_release_is_not_installed_and_the_status_says_why(home: Home) -> None:
-    old = publish_release(home)
-    engine = start(home)
-    try:
-        new = publish_release(home, number=1, seed=2, promote=False)
-        folder = release_folder(home, new)
-        weights = max((folder / "encoder").iterdir(), key=lambda p: p.stat().st_size)
-        damaged = bytearray(weights.read_bytes())
-        damaged[len(damaged) // 2] ^= 0xFF
-        weights.unlink()
-        weights.write_bytes(damaged)
-        set_champion(home, new, at_us=NOW_US, by="test")
-        wait_for(lambda: len(engine.release_info()["swaps"]) == 2)
-        assert engine.live is not None
-        assert engine.live.release_id == old
-        assert engine.ready
-        wait_for(lambda: json.loads(home.serving_status.read_text())["refused"] is not None)
-        refused = json.loads(home.serving_status.read_text())["refused"]
-        assert refused["release_id"] == new
-        assert weights.name in refused["reason"]
-        assert get(engine, "/health").status_code == 200
-        assert new in get(engine, "/health").json()["problems"][0]
-        assert get(engine, "/search", q="boots").json()["release_id"] == old
-    finally:
-        engine.close()
-
-
-@pytest.mark.parametrize("how", ["gone", "torn", "a folder"])
-def test_while_the_pointer_tells_nothing_the_release_stays_and_health_says_so(home: Home, how: str) -> None:
-    old = publish_release(home)
-    engine = start(home)
-    pointer = home.releases / "champion.json"
-    try:
-        whole = pointer.read_bytes()
-        pointer.unlink()
-        if how == "torn":
-            pointer.write_bytes(whole[: len(whole) // 2])
-        elif how == "a folder":
-            pointer.mkdir()
-        wait_for(lambda: bool(engine.health()["problems"]))
-        health = get(engine, "/health")
-        assert health.status_code == 200
-        (problem,) = health.json()["problems"]
-        assert "champion pointer" in problem
-        assert f"release {old} stays" in problem
-        assert get(engine, "/release").json()["pointer"]
-        assert get(engine, "/search", q="boots").json()["release_id"] == old
-        if how == "a folder":
-            pointer.rmdir()
-        new = publish_release(home, number=1, seed=2)  # it is back, and names another
-        wait_for(lambda: engine.live is not None and engine.live.release_id == new)
-        wait_for(lambda: engine.health()["problems"] == [])
-        tried = [(r["release_id"], r["flipped"]) for r in engine.release_info()["swaps"]]
-        assert (tried[0], tried[-1]) == ((old, True), (new, True))
-        assert set(tried[1:-1]) == {("", False)}
-    finally:
-        engine.close()
-
-
 def test_a_stated_deadline_is_kept_or_refused(engine: Engine) -> None:
     def ask(text: str) -> httpx.Response:
         return http(engine, lambda c: c.get("/search?q=boots", headers={"X-Deadline-Ms": text}))  # type: ignore[no-any-return]
@@ -391,57 +265,3 @@ def http_through(engine: Engine, waited_ns: int, talk: Callable[[httpx.AsyncClie
             return await talk(client)
 
     return asyncio.run(run())
-
-
-def test_without_a_release_it_says_503_and_takes_events_all_the_same(home: Home) -> None:
-    engine = start(home)
-    try:
-        check_refused(get(engine, "/search", q="boots"), 503, "no release")
-        assert get(engine, "/health").status_code == 503
-        click = http(engine, lambda c: c.post("/events", json=[{"kind": "click", "item_id": 1_000}]))
-        assert click.status_code == 202
-        release_id = publish_release(home)
-        wait_for(lambda: engine.ready)
-        assert get(engine, "/search", q="boots").json()["release_id"] == release_id
-    finally:
-        engine.close()
-
-
-def test_an_engine_that_has_not_started_refuses_politely(home: Home) -> None:
-    engine = Engine(home, ManualClock(NOW_US))
-    with pytest.raises(Refusal, match="catching up") as refused:
-        engine.events([{"kind": "click", "item_id": 1_000}])
-    assert refused.value.status == 503
-    assert not engine.ready
-
-
-def test_a_release_of_another_ranker_alone_keeps_view_and_queries(home: Home) -> None:
-    first = publish_release(home)
-    engine = start(home)
-    try:
-        old = engine.live
-        assert old is not None
-        get(engine, "/search", q="boots")
-        before = read_manifest(home, first)
-        again = make_release(
-            before.artifacts, watermark_us=before.watermark_us, created_us=before.created_us + 1
-        )
-        publish(home, again)
-        assert engine.install(again.release_id).flipped
-        new = engine.live
-        assert new is not None
-        assert new.release_id == again.release_id != old.release_id
-        assert new.view is old.view
-        assert new.pipeline.queries is old.pipeline.queries
-        other = publish_release(home, number=5, seed=6, promote=False)
-        assert engine.install(other).flipped
-        assert engine.live is not None
-        assert engine.live.view is not old.view
-        # The old view is followed as long as a release that is held has it: a new item is found by both.
-        assert engine.install(again.release_id).flipped
-        engine.upsert_item("9001", {"title": "quite singular umbrella", "price": 9.5}).result(10)
-        found = get(engine, "/search", q="singular umbrella").json()
-        assert found["release_id"] == again.release_id
-        assert found["items"][0]["item_id"] == 9001
-    finally:
-        engine.close()

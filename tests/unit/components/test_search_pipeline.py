@@ -9,25 +9,22 @@ import numpy as np
 import orjson
 import pytest
 
-from components.search.live import ReleaseView
 from components.search.pipeline import Answer, PipelineConfig, SearchPipeline
 from components.search.rank import ExploreConfig
 from components.search.request import MAX_QUERY, DeadlinePassed
 from components.search.retrieve import found_by
 from components.serving.feedback import Shown, shown_columns
-from data.schema import CLICK, EVENT_SCHEMA, ORDER, event_table
+from data.schema import EVENT_SCHEMA, event_table
 from data.shop import Request
 from infra.errors import InputError
 from models.candidate_features import FEATURES
-from models.speller import Speller
-from models.synonyms import Synonyms
 from tests.unit.components.search_world import (
     CATEGORIES,
     N_ITEMS,
     FakeRanker,
     World,
     ask,
-    make_release,
+    categories_of,
     make_world,
     new_item,
 )
@@ -36,11 +33,6 @@ from tests.unit.components.search_world import (
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return make_world(tmp_path)
-
-
-def _categories(world: World, ids: list[int]) -> list[str]:
-    rows = world.state.item_rows(np.array(ids))
-    return [orjson.loads(world.state.payload(row))["category"] for row in rows.tolist()]
 
 
 def test_a_query_finds_what_it_names(world: World) -> None:
@@ -53,8 +45,8 @@ def test_a_query_finds_what_it_names(world: World) -> None:
 
 def test_replies_vary_with_query_image_and_user(world: World) -> None:
     assert not set(world.ids(query="sandals")) & set(world.ids(query="hoodies"))
-    assert set(_categories(world, world.ids(surface="image", photo=0))) <= {"sneakers", "sandals", "boots"}
-    assert set(_categories(world, world.ids(surface="image", photo=1))) <= {"shirts", "jackets", "hoodies"}
+    assert set(categories_of(world, world.ids(surface="image", photo=0))) <= {"sneakers", "sandals", "boots"}
+    assert set(categories_of(world, world.ids(surface="image", photo=1))) <= {"shirts", "jackets", "hoodies"}
     assert world.ids(query="red", user_id=1) != world.ids(query="red", user_id=2)
 
 
@@ -217,8 +209,8 @@ def test_nonsense_is_refused_with_a_sentence(world: World, fields: dict[str, obj
 def test_recommendations_follow_the_user_and_leave_out_bought_and_sold_out(world: World) -> None:
     boots = world.pipeline.respond(ask("recommend", user_id=1, size=20))
     shirts = world.pipeline.respond(ask("recommend", user_id=2, size=20))
-    assert _categories(world, boots.item_ids.tolist()).count("boots") > 15
-    assert _categories(world, shirts.item_ids.tolist()).count("shirts") > 15
+    assert categories_of(world, boots.item_ids.tolist()).count("boots") > 15
+    assert categories_of(world, shirts.item_ids.tolist()).count("shirts") > 15
     bought = {1_003, 1_009}
     sold_out = set(world.state.item_ids[world.state.stock == 0].tolist())
     assert sold_out
@@ -359,7 +351,7 @@ def test_impressions_fit_the_schema_and_hold_what_was_ranked_by(world: World) ->
     assert set(table["state_time"].to_pylist()) == {world.state.as_of_us}
     probs = world.release.text_classifier.predict(["red boots"])[0]  # type: ignore[union-attr]
     by_category = dict(zip(CATEGORIES, probs.tolist(), strict=True))
-    expected = [by_category[c] for c in _categories(world, answer.reply.item_ids.tolist())]
+    expected = [by_category[c] for c in categories_of(world, answer.reply.item_ids.tolist())]
     np.testing.assert_allclose(table["category_prob"].to_numpy(), expected, rtol=1e-6)
     query_vector = world.release.encoder.encode_queries(["red boots"])[0]
     rows = world.state.item_rows(answer.reply.item_ids)
@@ -385,72 +377,3 @@ def test_list_is_bounded_and_offsets_beyond_it_are_empty(world: World) -> None:
     assert reply.total <= 200 < N_ITEMS
     assert reply.cursor == ""
     assert len(world.pipeline.respond(ask(query="red", offset=100_000)).item_ids) == 0
-
-
-def test_learnt_synonyms_find_what_the_catalogue_calls_otherwise(tmp_path: Path) -> None:
-    known = dict.fromkeys(("sneaker", "red", "kick"), 50)
-    plain = make_world(tmp_path, speller=Speller.fit(known), ranker=None)
-    taught = Speller.fit(known, synonyms=Synonyms({"kick": "sneaker"}))
-    world = make_world(tmp_path, speller=taught, ranker=None)
-    asked = {"query": "kicks", "size": 60}
-
-    def hits(of: World) -> int:
-        return sum(c == "sneakers" for c in _categories(of, of.ids(**asked)))
-
-    assert hits(world) > 1.5 * hits(plain)
-    assert world.ids(query="red sneakers") == plain.ids(query="red sneakers")
-    world.log.upsert(world.state, [new_item(9_100, "sneakers of tomorrow", category="sneakers")])
-    world.refresh()
-    assert 9_100 in world.ids(**asked)
-
-
-def test_explanation_says_how_the_query_was_understood(tmp_path: Path) -> None:
-    speller = Speller.fit({"sneaker": 9, "red": 9, "kick": 9}, synonyms=Synonyms({"kick": "sneaker"}))
-    world = make_world(tmp_path, speller=speller)
-    asked = world.pipeline.answer(ask(query="redd kicks"), explain=True).asked
-    assert asked is not None
-    assert (asked["words"], asked["corrected"], asked["also"]) == (["red", "kick"], True, ["red", "sneaker"])
-    probabilities = [c["probability"] for c in asked["categories"]]
-    assert len(probabilities) == 5
-    assert probabilities == sorted(probabilities, reverse=True)
-    assert {c["category"] for c in asked["categories"]} <= set(CATEGORIES)
-    seen = world.pipeline.answer(ask("image", photo=0), explain=True).asked
-    assert seen is not None
-    assert seen["categories"][0]["category"] == "shoes"
-    assert world.pipeline.answer(ask(query="red")).asked is None
-
-
-def test_a_click_changes_the_next_reply_of_its_session_alone(world: World) -> None:
-    asked: dict[str, object] = {"surface": "recommend", "user_id": 404}
-    before = {s: world.ids(**asked, session_id=s) for s in (70, 71)}
-    hoodies = [i for i in world.state.item_ids.tolist() if (i - 1_000) % 6 == 5][3:6]
-    world.log.react(world.state, CLICK, -1, hoodies, session_id=70)
-    after = {s: world.ids(**asked, session_id=s) for s in (70, 71)}
-    assert after[70] != before[70]
-    of_70, of_71, of_none = (
-        _categories(world, ids).count("hoodies") for ids in (after[70], after[71], before[70])
-    )
-    assert of_70 > max(of_71, of_none)
-    searched = world.ids(query="red", session_id=70)
-    assert searched != world.ids(query="red", session_id=71)
-    assert _categories(world, searched).count("hoodies") > 0
-
-
-def test_what_was_just_bought_is_not_recommended_nor_similar(world: World) -> None:
-    top = world.ids(surface="recommend", user_id=1)[0]
-    near = world.ids(surface="similar", item_id=1_002, user_id=1)[0]
-    world.log.react(world.state, ORDER, 1, [top, near])
-    assert top not in world.ids(surface="recommend", user_id=1, size=100)
-    assert near not in world.ids(surface="similar", item_id=1_002, user_id=1, size=100)
-    assert near in world.ids(surface="similar", item_id=1_002, user_id=2, size=100)
-
-
-def test_a_release_built_now_has_no_delta(world: World, tmp_path: Path) -> None:
-    world.log.upsert(world.state, [new_item(9_200, "velvet clogs"), new_item(9_201, "linen clogs")])
-    world.refresh()
-    assert world.state.item_ids[world.view.delta_rows].tolist() == [9_200, 9_201]
-    rebuilt = make_release(tmp_path, world.state, release_id="r-00000000000a")
-    view = ReleaseView(rebuilt, world.state, catalogue=world.view.catalogue)
-    assert not len(view.delta_rows)
-    pipeline = SearchPipeline(rebuilt, view, world.state, config=PipelineConfig.for_evaluation())
-    assert pipeline.respond(ask(query="velvet clogs")).item_ids[0] == 9_200

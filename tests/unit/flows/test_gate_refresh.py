@@ -115,7 +115,10 @@ def test_the_gate_judges_by_sessions_that_no_training_saw(live: Release, inputs:
 def test_the_first_refresh_makes_everything_that_the_shop_can_have(first: Settings) -> None:
     (document,) = read_refreshes(first.layout)
     assert document["promoted"]
-    assert set(document["made"]) == set(PLAN["all"]) - {"image_classifier", "image_index"}  # photos are not fetched
+    assert set(document["made"]) == set(PLAN["all"]) - {
+        "image_classifier",
+        "image_index",
+    }  # photos are not fetched
     assert document["ingested"]["rows"] > 10_000
     assert document["release_id"] == champion(first.layout)
 

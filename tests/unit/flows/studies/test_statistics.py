@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from flows.studies.statistics.attribution import arms
-from flows.studies.statistics.choice import Policy, choose, halves, interval_name, pareto
 from flows.studies.statistics.intervals import block_bootstrap, cluster_error, interval, of_draws, upper_bound
 from flows.studies.statistics.shape import shape
 from flows.studies.statistics.sizes import size_and_age
@@ -21,10 +19,9 @@ from flows.studies.statistics.staleness import (
     over_seeds,
     span_weights,
 )
-from infra.clock import DAY_US, HOUR_US
-from infra.errors import DataError, InputError
-
-AGES_D = np.array([0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 14.0])
+from infra.clock import DAY_US
+from infra.errors import DataError
+from tests.unit.flows.studies.series import AGES_D, decaying, scores_of
 
 
 def _series(rng: np.random.Generator, n: int, rho: float) -> NDArray[np.float64]:
@@ -33,23 +30,6 @@ def _series(rng: np.random.Generator, n: int, rho: float) -> NDArray[np.float64]
     for i in range(1, n):
         x[i] = rho * x[i - 1] + np.sqrt(1 - rho**2) * rng.standard_normal()
     return x
-
-
-def _scores(
-    ndcg: NDArray[np.float64], *, rows: NDArray[np.float64] | None = None, window_d: float | None = 2.0
-) -> AgeScores:
-    starts = np.arange(len(ndcg)) * DAY_US + 100 * DAY_US
-    window = None if window_d is None else round(window_d * DAY_US)
-    return AgeScores(
-        AGES_D * DAY_US, ndcg, [], ndcg[:, -1], 1.0, starts_us=starts, rows=rows, window_us=window
-    )
-
-
-def _decay(seed: int, *, h: float = 3.0, worth: float = 0.2, noise: float = 0.01, s: int = 14) -> AgeScores:
-    """Calendar trend and shop hour move all ages of a slice alike; noise does not."""
-    rng = np.random.default_rng(seed)
-    calendar = 0.5 + 0.1 * rng.standard_normal((s, 1))
-    return _scores(calendar + worth * 2 ** (-AGES_D / h) + noise * rng.standard_normal((s, len(AGES_D))))
 
 
 @pytest.mark.parametrize(("slices", "rho"), [(8, 0.3), (14, 0.0), (14, 0.5), (20, 0.5)])
@@ -182,7 +162,7 @@ def test_missing_ages_are_bridged_or_nan() -> None:
 def test_a_known_half_life_is_covered(h: float) -> None:
     held, edges = 0, 0
     for seed in range(20):
-        found = half_life(curve(_decay(seed, h=h), repeats=400))
+        found = half_life(curve(decaying(seed, h=h), repeats=400))
         assert found is not None
         held += found.low <= h <= found.high
         edges += found.edge != ""
@@ -191,7 +171,7 @@ def test_a_known_half_life_is_covered(h: float) -> None:
 
 
 def test_no_noise_gives_the_half_life_itself() -> None:
-    found = half_life(curve(_decay(0, h=4.0, noise=0.0)))
+    found = half_life(curve(decaying(0, h=4.0, noise=0.0)))
     assert found is not None
     assert found.mean == pytest.approx(4.0, rel=0.03)
     assert found.worth == pytest.approx(0.2, rel=0.03)
@@ -199,14 +179,14 @@ def test_no_noise_gives_the_half_life_itself() -> None:
 
 
 def test_no_decay_has_no_half_life() -> None:
-    assert sum(half_life(curve(_decay(s, worth=0.0), repeats=400)) is not None for s in range(40)) <= 3
-    assert half_life(curve(_decay(0, worth=-0.2))) is None
+    assert sum(half_life(curve(decaying(s, worth=0.0), repeats=400)) is not None for s in range(40)) <= 3
+    assert half_life(curve(decaying(0, worth=-0.2))) is None
     assert half_life(curve(_weekly(0))) is None
 
 
 def test_the_curve_is_paired_within_slices() -> None:
     """The calendar moves slices by ten times the loss and does not matter."""
-    found = curve(_decay(5))
+    found = curve(decaying(5))
     true = 0.2 * (2 ** (-0.25 / 3) - 2 ** (-AGES_D / 3))
     assert found.loss[0] == found.high[0] == 0
     assert np.abs(found.loss - true).max() < 0.015
@@ -214,23 +194,23 @@ def test_the_curve_is_paired_within_slices() -> None:
 
 
 def test_seeds_are_averaged() -> None:
-    both = over_seeds([_decay(1), _decay(2)])
-    assert np.allclose(both.ndcg, (_decay(1).ndcg + _decay(2).ndcg) / 2)
+    both = over_seeds([decaying(1), decaying(2)])
+    assert np.allclose(both.ndcg, (decaying(1).ndcg + decaying(2).ndcg) / 2)
 
 
 def _shifted(seed: int, *, worth: float = 0.2, noise: float = 0.01) -> AgeScores:
     rng = np.random.default_rng(seed)
-    base = _decay(seed, worth=0.0, noise=noise)
+    base = decaying(seed, worth=0.0, noise=noise)
     assert base.starts_us is not None
     trained = base.starts_us[:, None] - base.ages_us
     date = 100 * DAY_US + rng.uniform(4, 8) * DAY_US
     new = np.clip((trained - date) / (2 * DAY_US), 0, 1)
-    return _scores(base.ndcg + np.where(base.starts_us[:, None] > date, worth * (new - 1), 0))
+    return scores_of(base.ndcg + np.where(base.starts_us[:, None] > date, worth * (new - 1), 0))
 
 
 def _weekly(seed: int) -> AgeScores:
-    base = _decay(seed, worth=0.0)
-    return _scores(base.ndcg + 0.1 * np.cos(2 * np.pi * (AGES_D + 1) / 7))
+    base = decaying(seed, worth=0.0)
+    return scores_of(base.ndcg + 0.1 * np.cos(2 * np.pi * (AGES_D + 1) / 7))
 
 
 def _sized(seed: int, *, decay: float) -> tuple[AgeScores, list[AgeScores]]:
@@ -241,17 +221,17 @@ def _sized(seed: int, *, decay: float) -> tuple[AgeScores, list[AgeScores]]:
     def part(fraction: float) -> AgeScores:
         rows = fraction * 1_000 * (day - AGES_D)
         ndcg = 0.1 * np.log2(rows) + decay * 2 ** (-AGES_D / 3) + 0.008 * rng.standard_normal(rows.shape)
-        return _scores(ndcg, rows=rows, window_d=None)
+        return scores_of(ndcg, rows=rows, window_d=None)
 
     return part(1.0), [part(f) for f in (0.1, 0.25, 0.5)]
 
 
 def test_kinds_of_decline_are_told_apart() -> None:
     seeds = range(12)
-    assert sum(shape(_decay(s, h=4.0)).kind == "decay" for s in seeds) >= 11
+    assert sum(shape(decaying(s, h=4.0)).kind == "decay" for s in seeds) >= 11
     assert sum(shape(_shifted(s)).kind == "shift" for s in seeds) >= 11
     assert sum(shape(_weekly(s)).kind == "weekly" for s in seeds) >= 11
-    assert sum(shape(_decay(s, worth=0.0)).kind == "flat" for s in seeds) >= 11
+    assert sum(shape(decaying(s, worth=0.0)).kind == "flat" for s in seeds) >= 11
     grown = [_sized(s, decay=0.0) for s in seeds]
     assert sum(shape(g, fractions=f).kind == "growth" for g, f in grown) >= 11
     stale = [_sized(s, decay=0.3) for s in seeds]
@@ -261,15 +241,15 @@ def test_kinds_of_decline_are_told_apart() -> None:
 def test_an_age_on_one_slice_is_no_decay() -> None:
     """Without decay, the one slice that reaches back so far had bad luck: that is not known to be age."""
     for seed in range(6):
-        base = _decay(seed, worth=0.0, noise=0.004)
+        base = decaying(seed, worth=0.0, noise=0.004)
         ndcg = base.ndcg.copy()
         ndcg[:-1, -1] = np.nan
         ndcg[-1, -1] = ndcg[-1, 0] - 0.1
-        found = curve(_scores(ndcg))
+        found = curve(scores_of(ndcg))
         assert found.told.tolist() == [True] * 7 + [False]
         assert found.slices[-1] == 1
         assert half_life(found) is None
-        lucky, without = _scores(ndcg), _scores(base.ndcg)
+        lucky, without = scores_of(ndcg), scores_of(base.ndcg)
         without = replace(without, ages_us=without.ages_us[:-1], ndcg=without.ndcg[:, :-1])
         assert shape(lucky).loss.mean == pytest.approx(shape(without).loss.mean)
         assert shape(lucky).loss.low == pytest.approx(shape(without).loss.low, abs=1e-3)
@@ -291,7 +271,7 @@ def test_size_and_age_are_parted() -> None:
     assert found.by_size.low <= lost <= found.by_size.high
     assert found.by_size.mean == pytest.approx(lost, rel=0.15)
     assert size_and_age(whole, []) is None
-    assert size_and_age(_scores(whole.ndcg, rows=np.full(whole.ndcg.shape, 1_000.0)), parts) is None
+    assert size_and_age(scores_of(whole.ndcg, rows=np.full(whole.ndcg.shape, 1_000.0)), parts) is None
 
 
 def test_a_shift_is_dated() -> None:
@@ -300,103 +280,3 @@ def test_a_shift_is_dated() -> None:
     assert found.shift_us is not None
     assert abs(found.shift_us / DAY_US - date) < 1.0
     assert found.as_dict()["kind"] == "shift"
-
-
-def _policies(seed: int, *, worth: float, noise: float = 0.003, s: int = 14) -> list[Policy]:
-    scores = _decay(seed, worth=worth, noise=noise, s=s)
-    rng = np.random.default_rng((seed, 1))
-    out = []
-    for hours in (12, 24, 48, 168):
-        q = interval_quality(scores.ages_us, scores.ndcg, interval_us=hours * HOUR_US, delay_us=0.25 * DAY_US)
-        for fraction in (0.5, 1.0):
-            lost = 0.05 * (1 - fraction) if worth else 0.0
-            out.append(Policy(hours * HOUR_US, fraction, q - lost, 24 / hours * fraction))
-    never = scores.ndcg[:, -1] + noise * rng.standard_normal(s)
-    return [*out, Policy(None, 1.0, never, 0.0)]
-
-
-def test_without_drift_the_longest_is_recommended() -> None:
-    found = [choose(_policies(s, worth=0.0), margin=0.01, repeats=500) for s in range(20)]
-    assert sum(f.interval_us is not None for f in found) <= 2
-    assert sum(f.holds for f in found) >= 17
-
-
-def test_with_drift_the_margin_is_kept() -> None:
-    """The recommended interval's true loss is within the margin, and it is not the shortest of all."""
-    picks = [choose(_policies(s, worth=0.2), margin=0.02, repeats=500) for s in range(20)]
-    assert {p.interval_us for p in picks} == {24 * HOUR_US}  # loses 0.011; two days lose 0.032
-    assert all(p.fraction == 1.0 for p in picks)
-    assert "within the margin" in picks[0].why
-    assert "2 d" in picks[0].why
-
-
-def test_noise_is_said_to_be_noise() -> None:
-    found = choose(_policies(1, worth=0.0, noise=0.1), margin=0.001)
-    assert found.interval_us == 12 * HOUR_US
-    assert "too few to show it" in found.why
-
-
-def test_the_choice_is_reported_on_slices_it_did_not_see() -> None:
-    found = choose(_policies(2, worth=0.2), margin=0.02)
-    assert not set(found.chosen_on) & set(found.reported_on)
-    assert sorted(found.chosen_on + found.reported_on) == list(range(14))
-    seen = [Policy(p.interval_us, p.fraction, p.quality.copy(), 1.0) for p in _policies(2, worth=0.2)]
-    for p in seen:
-        p.quality[list(found.reported_on)] = 0.0
-    assert choose(seen, margin=0.02).why == found.why
-    first, second = halves(10, block=2)
-    assert first.tolist() == [0, 1, 4, 5, 8, 9]
-    assert second.tolist() == [2, 3, 6, 7]
-
-
-def test_a_budget_buys_the_best_within_it() -> None:
-    policies = _policies(4, worth=0.2)
-    found = choose(policies, budget=0.6)
-    assert (found.interval_us, found.fraction) == (48 * HOUR_US, 1.0)
-    assert found.cpu_s_per_day == 0.5
-    with pytest.raises(InputError, match="cheapest policy"):
-        choose(policies[:-1], budget=0.01)
-    with pytest.raises(InputError, match="margin is 0"):
-        choose(policies, margin=0.0)
-    with pytest.raises(InputError, match="no policies"):
-        choose([])
-
-
-def test_the_front_has_what_none_beats() -> None:
-    assert pareto([1, 2, 3, 4, 2], [0.1, 0.3, 0.2, 0.4, 0.3]).tolist() == [0, 1, 3]
-    assert pareto([1.0, 2.0], [0.5, np.nan]).tolist() == [0]
-    assert [interval_name(x) for x in (6 * HOUR_US, 2 * DAY_US, 36 * HOUR_US, None)] == [
-        "6 h",
-        "2 d",
-        "36 h",
-        "never",
-    ]
-
-
-def _three(seed: int, weights: float, state: float) -> tuple[NDArray[np.float64], ...]:
-    rng = np.random.default_rng(seed)
-    calendar = 0.5 + 0.1 * rng.standard_normal(14)
-    frozen, fresh, full = calendar, calendar + state, calendar + state + weights
-    return tuple(a + 0.01 * rng.standard_normal(14) for a in (frozen, fresh, full))
-
-
-def test_gains_are_attributed() -> None:
-    for seed in range(10):
-        assert arms(*_three(seed, 0.1, 0.0)).source == "weights"
-        assert arms(*_three(seed, 0.0, 0.1)).source == "state"
-        assert arms(*_three(seed, 0.1, 0.1)).source == "both"
-    found = arms(*_three(0, 0.15, 0.05))
-    assert found.weights_share is not None
-    assert found.state_share is not None
-    assert found.weights_share.low < 0.75 < found.weights_share.high
-    assert found.weights_share.mean + found.state_share.mean == pytest.approx(1)
-    assert found.whole.mean == pytest.approx(found.weights.mean + found.state.mean)
-
-
-def test_shares_of_nothing_are_undefined() -> None:
-    found = [arms(*_three(s, 0.0, 0.0)) for s in range(20)]
-    assert sum(f.weights_share is None for f in found) >= 18
-    assert sum(f.source == "neither" for f in found) >= 18
-    empty = arms([np.nan], [0.1], [0.2])
-    assert empty.source == "neither"
-    assert empty.as_dict()["weights_share"] is None
