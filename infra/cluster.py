@@ -141,7 +141,7 @@ def start_prefect(settings: Settings) -> Settings:
     return settings
 
 
-def wait_prefect(settings: Settings, *, timeout_s: float = 60.0) -> float:
+def wait_prefect(settings: Settings, *, timeout_s: float = 180.0) -> float:
     """Wait until the Prefect server is healthy; returns the seconds waited."""
     url = f"{prefect_url(settings)}/health"
     return processes.wait_ready(
