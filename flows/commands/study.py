@@ -49,7 +49,7 @@ def interval(
     start: Annotated[str, typer.Option(help="cold, or warm: go on from the model before.")] = "cold",
     margin: Annotated[
         float, typer.Option(help="NDCG@10 that a policy may lose and still count as not worse.")
-    ] = 0.01,
+    ] = 0.015,
     budget_cpu_s: Annotated[
         float | None, typer.Option(help="CPU-seconds of training a shop day: recommend the best within.")
     ] = None,

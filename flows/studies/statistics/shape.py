@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import fdtrc
 
+from flows.studies.statistics.choice import MARGIN
 from flows.studies.statistics.intervals import block_bootstrap, interval, of_draws
 from flows.studies.statistics.sizes import size_and_age
 from flows.studies.statistics.staleness import AgeScores, Curve, curve
@@ -75,7 +76,7 @@ def shape(
         kind = "growth"
     elif date is not None and date[3] and date[1].low > 0 and date[2].low > 0:
         kind = "shift"
-    elif loss.low > 0:
+    elif loss.low > 0 or _first_is_worse(scores, seed):
         kind = "decay"
     return Shape(
         kind,
@@ -84,6 +85,16 @@ def shape(
         *((None, None, None) if date is None else date[:3]),
         *((None, None, None) if size is None else (size.by_size, size.at_equal_size, size.size_over_age)),
     )
+
+
+def _first_is_worse(scores: AgeScores, seed: int) -> bool:
+    """Whether the horizon's first model loses more than the margin against the youngest, beyond chance.
+
+    It grows old on every slice, where old models by age are on the later ones only. Its own luck is below
+    the margin.
+    """
+    over = scores.ndcg[:, 0] - scores.never if scores.ndcg.size else np.empty(0)
+    return bool(np.isfinite(over).sum() > 1 and interval(over, seed=seed, trend=True).low > MARGIN)
 
 
 def _loss(found: Curve) -> Interval:

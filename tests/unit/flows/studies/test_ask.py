@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -160,3 +161,10 @@ def test_the_command_asks_writes_and_prints(
     assert json.loads((report.parent / "study.json").read_text()) | {"report": str(report)} == document
     assert out.startswith("Retrain each 12 hours, on 80 % of the data.\n")
     assert str(report) in out.splitlines()[-2]
+
+
+def test_the_command_declares_the_margin_that_was_calibrated() -> None:
+    from flows.commands.study import interval
+    from flows.studies.statistics.choice import MARGIN
+
+    assert signature(interval).parameters["margin"].default == MARGIN == IntervalAsk().margin

@@ -238,6 +238,17 @@ def test_kinds_of_decline_are_told_apart() -> None:
     assert sum(shape(g, fractions=f).kind == "decay" for g, f in stale) >= 11
 
 
+def test_decay_is_seen_in_the_first_model_where_old_ages_are_on_few_slices() -> None:
+    for seed in range(6):
+        base = decaying(seed, worth=0.0)
+        ndcg = base.ndcg.copy()
+        ndcg[:, 3:] = np.nan  # no model here is older than a day
+        scores = replace(scores_of(ndcg), never=ndcg[:, 0])
+        assert shape(scores).kind == "flat"
+        assert shape(replace(scores, never=ndcg[:, 0] - 0.01)).kind == "flat"  # within the margin: luck
+        assert shape(replace(scores, never=ndcg[:, 0] - 0.1)).kind == "decay"
+
+
 def test_an_age_on_one_slice_is_no_decay() -> None:
     """Without decay, the one slice that reaches back so far had bad luck: that is not known to be age."""
     for seed in range(6):
