@@ -144,8 +144,11 @@ class _Follow:
                 )
             return False
         newest = holding[-1]
-        with newest.open("rb") as file:
-            ended = frames.sealed_header(file.read(frames.HEADER_BYTES))[1]
+        try:
+            with newest.open("rb") as file:
+                ended = frames.sealed_header(file.read(frames.HEADER_BYTES))[1]
+        except FileNotFoundError:  # closed (renamed) since the folder was listed: look again
+            return False
         if not ended:
             return self._try(newest)
         return self._after_sealed(newest, files, done)

@@ -53,7 +53,7 @@ class AdmissionConfig:
     at_once: int = 2
     wait_ms: float = 80.0
     give_up_ms: float = 180.0
-    always: int = 16
+    always: int = 64
     longest: int = 512
     others: int = 256
     retry_after_s: int = 1
