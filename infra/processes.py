@@ -108,7 +108,7 @@ def start(
                 "make the environment anew with `make setup`"
             ) from None
     if nice > os.getpriority(os.PRIO_PROCESS, 0):
-        be_nice(child.pid, nice)
+        os.setpriority(os.PRIO_PROCESS, child.pid, nice)
     record = replace(record, pid=child.pid, started=_started(child.pid) or 0)
     child.returncode = 0  # it outlives us: this Popen shall neither wait for it nor warn
     _save(run, record)

@@ -222,9 +222,10 @@ def test_a_home_is_held_by_one_command_at_a_time(run: Path) -> None:
 
 def test_niceness_goes_to_the_session_too_where_the_kernel_schedules_by_sessions(tmp_path: Path) -> None:
     record = processes.start(
-        tmp_path, "sleeper", [sys.executable, "-c", "import time; time.sleep(60)"], nice=11
+        tmp_path, "sleeper", [sys.executable, "-c", "import time; time.sleep(60)"], nice=5
     )
     try:
+        processes.be_nice(record.pid, 11)
         assert os.getpriority(os.PRIO_PROCESS, record.pid) == 11
         group = Path(f"/proc/{record.pid}/autogroup")
         if group.exists():
