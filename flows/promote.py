@@ -1,7 +1,7 @@
 """Publish a release, let the gate judge it, make it champion, roll back.
 
 The registry's alias says who is champion; the pointer that replicas watch follows it. A crash
-between the two is repaired by `reconcile`, which the next promotion and `up` call.
+between the two is repaired by `reconcile`, which the next promotion and refresh call.
 """
 
 from __future__ import annotations

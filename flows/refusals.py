@@ -1,6 +1,7 @@
 """Brings what the service refused into the registry: replicas cannot write there themselves.
 
-A replica writes every try to swap into `run/serving-status.json`. Promotions, `up` and `releases` look there.
+A replica writes every try to swap into `run/serving-status.json`. Refreshes, promotions and `releases`
+look there.
 """
 
 from __future__ import annotations

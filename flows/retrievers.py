@@ -84,10 +84,12 @@ class Retrievers:
         """
         request = replace(request, offset=0, size=DEPTH)
         found = {"served": self.pipelines["served"].respond(request).item_ids}
+        if self.release.ranker is not None or self.without:
+            ranked = self._list("ranked", request).item_ids
         if self.release.ranker is not None:
-            found["ranked"] = self._list("ranked", request).item_ids
+            found["ranked"] = ranked
         if self.without:
-            found[WHOLE] = self._list("ranked", request).item_ids
+            found[WHOLE] = ranked
             stranger = replace(request, user_id=NONE_ID, session_id=NONE_ID)
             for name in self.without:
                 found[name] = self._list(name, stranger if name == "without_user" else request).item_ids

@@ -244,7 +244,8 @@ def run_closed(
             while not stopping and len(run.busy) < connections:
                 run.pick(len(run.picked), time.perf_counter_ns())
                 run.send_waiting()
-            if stopping and not run.busy:
+            run.send_waiting()  # what a connection that had ended gave back
+            if stopping and not run.busy and not run.waiting:
                 break
             if now >= next_check:
                 next_check = now + 50_000_000

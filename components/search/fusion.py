@@ -12,12 +12,11 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from components.search.retrieve_kernel import fuse_rows
+from components.search.retrieve_kernel import NO_TIER, fuse_rows
 
 __all__ = ["FOUND_BY", "NO_TIER", "RRF_K", "Candidates", "Source", "found_by", "fuse"]
 
 FOUND_BY = ("text", "text_delta", "vector", "vector_delta", "user", "popular", "photo", "look")
-NO_TIER = -1
 RRF_K = 60
 
 

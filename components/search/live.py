@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from components.search.catalogue import Catalogue
 from components.search.live_photos import PhotoLive, PhotoView
+from components.search.places import Places
 from data.state import State
 from models.encoder import item_text
 from models.release import Release
@@ -68,8 +69,8 @@ class ReleaseView:
         self._state = state
         self._version = -1
         self._base_vectors = release.item_vectors
-        self._text_at = _Places(release.lexical_index.item_ids)
-        self._vector_at = _Places(release.item_ids)
+        self._text_at = Places(release.lexical_index.item_ids)
+        self._vector_at = Places(release.item_ids)
         self._vectors = np.zeros((0, release.vector_index.dim), np.float32)
         self._hash = np.zeros(0, np.int64)
         self._stale = np.zeros((2, 0), np.bool_)  # text, vector
@@ -160,7 +161,7 @@ class ReleaseView:
             unchanged = same | (~held & at_start)
             self._stale[0, some] = ~((self._places(self._text_at, some) >= 0) & unchanged)
 
-    def _places(self, at: _Places, rows: NDArray[np.int32]) -> NDArray[np.int64]:
+    def _places(self, at: Places, rows: NDArray[np.int32]) -> NDArray[np.int64]:
         return at.of(self._state.item_ids[rows])
 
     def _reserve(self, n: int) -> None:
@@ -175,22 +176,3 @@ class ReleaseView:
         stale = np.zeros((2, capacity), np.bool_)
         stale[:, :held] = self._stale
         self._vectors, self._hash, self._stale = vectors, hashes, stale
-
-
-class _Places:
-    """Where each id stands in an index. Arrays, not a dict: a release is viewed while requests want the
-    interpreter, and a million ids would take a hundred megabytes."""
-
-    def __init__(self, ids: NDArray[np.int64]) -> None:
-        self._order = np.argsort(ids, kind="stable")
-        self._sorted = np.asarray(ids)[self._order]
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """int64 [n]: the position of each id, -1 for one that is not there."""
-        if not len(self._order):
-            return np.full(len(ids), -1, np.int64)
-        near = np.minimum(np.searchsorted(self._sorted, ids), len(self._order) - 1)
-        return np.where(self._sorted[near] == ids, self._order[near], -1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from components.search.places import Places
 from data.state import State
 from models.image_classifier import ImageClassifier
 from models.image_index import ImageIndex, unit
@@ -70,8 +71,7 @@ class PhotoView:
         self._classifier = classifier
         self._state = state
         self._photos = photos
-        self._order = np.argsort(index.item_ids, kind="stable")
-        self._sorted = index.item_ids[self._order]
+        self._at = Places(index.item_ids)
         self._rows = np.full(len(index), -1, np.int32)
         self._places: NDArray[np.int32] = np.empty(0, np.int32)
         self._stale: NDArray[np.bool_] = np.empty(0, np.bool_)
@@ -88,7 +88,7 @@ class PhotoView:
             self._places, self._stale = wider, stale
         state = self._state
         rows = np.unique(changed).astype(np.int32)
-        places = self._find(state.item_ids[rows])
+        places = self._at.of(state.item_ids[rows]).astype(np.int32)
         held = places >= 0
         self._rows[places[held]] = rows[held]
         self._places[rows] = places
@@ -102,13 +102,6 @@ class PhotoView:
             new = ~same & state.alive[rows] & (photo >= 0) & (photo < len(self._photos))
             self._embed(rows[new], photo[new], self._photos)
         self.live = self._publish(n)
-
-    def _find(self, item_ids: NDArray[np.int64]) -> NDArray[np.int32]:
-        """The entry of each item, -1 none."""
-        if not len(self._sorted):
-            return np.full(len(item_ids), -1, np.int32)
-        near = np.minimum(np.searchsorted(self._sorted, item_ids), len(self._sorted) - 1)
-        return np.where(self._sorted[near] == item_ids, self._order[near], -1).astype(np.int32)
 
     def _embed(self, rows: NDArray[np.int32], numbers: NDArray[np.int32], photos: NDArray[np.uint8]) -> None:
         for start in range(0, len(rows), _BATCH):

@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 TEXT, TEXT_DELTA, VECTOR, VECTOR_DELTA, USER, POPULAR, PHOTO, LOOK = (1 << i for i in range(len(FOUND_BY)))
+_Found = tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.int8]]  # rows, bits, tiers
 _NO_ROWS: NDArray[np.int32] = np.empty(0, np.int32)
 _NO_SCORES = np.empty(0, np.float32)
 _NO_SLOTS = np.empty(0, np.int16)
@@ -102,11 +103,10 @@ def retrieve(
     config: RetrieveConfig,
     image_codes: NDArray[np.int32],
     with_vectors: bool = True,
-    with_words: bool = True,
 ) -> Candidates:
     """At most `config.candidates` candidates.
 
-    `with_vectors=False` leaves the vector index out, `with_words=False` the tiers; `image_codes`:
+    `with_vectors=False` leaves the vector index out; `image_codes`:
     `class_codes` of the image classifier.
     """
     narrowed = None
@@ -157,15 +157,23 @@ def retrieve(
 
 def _by_words(scene: _Scene) -> Source:
     """Base hits of the tiers and delta items, by share of the query's words matched, tier, BM25."""
-    live, config, state = scene.live, scene.config, scene.state
+    live, config = scene.live, scene.config
     known = scene.meaning.known
     hits = known.text_hits(config.text, enough=config.text_enough)
     delta = live.text_delta
     if scene.narrowed is not None:
         hits, delta = _narrowed_text(scene, hits)
-    if scene.release.lexical_index.flat:
-        return _by_score(scene, hits, delta)
-    rows, bits, tiers = text_rows(
+    order = _scored if scene.release.lexical_index.flat else _tiered
+    rows, bits, tiers = order(scene, hits, delta)
+    if delta is not live.text_delta:
+        bits[~live.stale_text[rows]] = TEXT
+    return Source(rows, bits, tiers=tiers)
+
+
+def _tiered(scene: _Scene, hits: TextHits, delta: NDArray[np.int32]) -> _Found:
+    """Hits and delta items by share of the query's words, tier and BM25."""
+    live, config, state = scene.live, scene.config, scene.state
+    found: _Found = text_rows(
         hits.at,
         hits.scores,
         hits.tiers,
@@ -185,16 +193,14 @@ def _by_words(scene: _Scene) -> Source:
         TEXT_DELTA,
         _NEW_TIER,
     )
-    if delta is not live.text_delta:
-        bits[~live.stale_text[rows]] = TEXT
-    return Source(rows, bits, tiers=tiers)
+    return found
 
 
-def _by_score(scene: _Scene, hits: TextHits, delta: NDArray[np.int32]) -> Source:
+def _scored(scene: _Scene, hits: TextHits, delta: NDArray[np.int32]) -> _Found:
     """Hits and delta items by BM25F and what else the texts tell: no item has been clicked yet."""
     live, state = scene.live, scene.state
     likely = scene.meaning.code_probs
-    rows, bits, tiers = scored_text_rows(
+    found: _Found = scored_text_rows(
         hits.at,
         hits.scores,
         live.text_rows,
@@ -215,9 +221,7 @@ def _by_score(scene: _Scene, hits: TextHits, delta: NDArray[np.int32]) -> Source
         TEXT,
         TEXT_DELTA,
     )
-    if delta is not live.text_delta:
-        bits[~live.stale_text[rows]] = TEXT
-    return Source(rows, bits, tiers=tiers)
+    return found
 
 
 def _by_synonyms(scene: _Scene, other: KnownQuery) -> Source:

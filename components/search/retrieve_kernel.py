@@ -13,9 +13,9 @@ from numba import njit
 
 from models.candidate_kernel import match_into
 
-__all__ = ["fuse_rows", "passing_mask", "text_rows", "vector_rows"]
+__all__ = ["NO_TIER", "fuse_rows", "offered_rows", "ordered", "passing_mask", "text_rows", "vector_rows"]
 
-_NO_TIER = -1
+NO_TIER = -1
 
 
 @njit(cache=True)
@@ -44,6 +44,31 @@ def ordered(keys: Any, ties: Any) -> Any:
 
 
 @njit(cache=True)
+def offered_rows(
+    at: Any, row_of: Any, stale: Any, delta: Any, alive: Any, stock: Any, in_stock: bool, left_out: Any
+) -> Any:
+    """Rows of base hits and then of delta items that may be offered, int32 [n]; which hits, int32 [≤ n].
+
+    `stale` bool [n]: base hits to pass over, by row.
+    """
+    rows = np.empty(len(at) + len(delta), np.int32)
+    hit = np.empty(len(at), np.int32)
+    n = 0
+    for i in range(len(at)):
+        row = row_of[at[i]]
+        if 0 <= row < len(stale) and not stale[row] and offered(row, alive, stock, in_stock, left_out):
+            rows[n] = row
+            hit[n] = i
+            n += 1
+    base = n
+    for row in delta:
+        if offered(row, alive, stock, in_stock, left_out):
+            rows[n] = row
+            n += 1
+    return rows[:n], hit[:base]
+
+
+@njit(cache=True)
 def text_rows(
     at: Any,
     scores: Any,
@@ -69,26 +94,15 @@ def text_rows(
     Delta items count with `new_tier` and BM25 0, and only if a word matches; `stale` bool [n]: base hits
     to pass over, by row.
     """
-    most = len(at) + len(delta)
-    rows = np.empty(most, np.int32)
-    bm25 = np.zeros(most, np.float32)
-    tier = np.empty(most, np.int8)
-    n = 0
-    for i in range(len(at)):
-        row = row_of[at[i]]
-        if 0 <= row < len(stale) and not stale[row] and offered(row, alive, stock, in_stock, left_out):
-            rows[n] = row
-            bm25[n] = scores[i]
-            tier[n] = tiers[i]
-            n += 1
-    base = n
-    for row in delta:
-        if offered(row, alive, stock, in_stock, left_out):
-            rows[n] = row
-            tier[n] = new_tier
-            n += 1
+    rows, hit = offered_rows(at, row_of, stale, delta, alive, stock, in_stock, left_out)
+    n, base = len(rows), len(hit)
+    bm25 = np.zeros(n, np.float32)
+    tier = np.full(n, new_tier, np.int8)
+    for i in range(base):
+        bm25[i] = scores[hit[i]]
+        tier[i] = tiers[hit[i]]
     match = np.empty(n, np.float32)
-    match_into(tokens, frequency, documents, query, rows[:n], match)
+    match_into(tokens, frequency, documents, query, rows, match)
     # One integer orders by match, tier and BM25: the bits of non-negative floats order as they do.
     match_bits = match.view(np.uint32)
     bm25_bits = bm25.view(np.uint32)
@@ -110,7 +124,7 @@ def text_rows(
         i = held[order[k]]
         found[k] = rows[i]
         bits[k] = base_bit if i < base else delta_bit
-        shown[k] = tier[i] if i < base else _NO_TIER
+        shown[k] = tier[i] if i < base else NO_TIER
     return found, bits, shown
 
 
@@ -175,7 +189,7 @@ def fuse_rows(rows: Any, bits: Any, tiers: Any, starts: Any, weights: Any, const
     found = np.empty(n, np.int32)
     fused = np.zeros(n)
     of = np.zeros(n, np.uint8)
-    tier = np.full(n, _NO_TIER, np.int8)
+    tier = np.full(n, NO_TIER, np.int8)
     m = 0
     for s in range(len(weights)):
         for i in range(starts[s], starts[s + 1]):
@@ -190,7 +204,7 @@ def fuse_rows(rows: Any, bits: Any, tiers: Any, starts: Any, weights: Any, const
                 m += 1
             fused[place] += weights[s] / (constant + 1 + i - starts[s])
             of[place] |= bits[i]
-            if tiers[i] != _NO_TIER:
+            if tiers[i] != NO_TIER:
                 tier[place] = tiers[i]
     order = ordered(-fused[:m], found[:m])[:keep]
     return found[order], fused[order].astype(np.float32), of[order], tier[order]

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from components.search.retrieve_kernel import offered, ordered
+from components.search.retrieve_kernel import NO_TIER, offered_rows, ordered
+from data.codes import CODES
 from models.candidate_kernel import match_into
 
 __all__ = ["scored_text_rows"]
@@ -23,7 +24,6 @@ _BESIDE = np.float32(0.2)
 _FEEDBACK = np.float32(0.4)
 _CLASSIFIED = np.float32(0.3)
 _BEST = 30  # hits that say what category is meant
-_NO_TIER = -1
 
 
 @njit(cache=True)
@@ -70,23 +70,13 @@ def scored_text_rows(
     A delta item counts as a base hit of the same share of words would, and only if a word matches.
     `category` int32 by row; `slots` and `probs`: of `CodeProbs`, empty without a classifier.
     """
-    most = len(at) + len(delta)
-    rows = np.empty(most, np.int32)
-    score = np.zeros(most, np.float32)
-    n = 0
-    for i in range(len(at)):
-        row = row_of[at[i]]
-        if 0 <= row < len(stale) and not stale[row] and offered(row, alive, stock, in_stock, left_out):
-            rows[n] = row
-            score[n] = scores[i]
-            n += 1
-    base = n
-    for row in delta:
-        if offered(row, alive, stock, in_stock, left_out):
-            rows[n] = row
-            n += 1
+    rows, hit = offered_rows(at, row_of, stale, delta, alive, stock, in_stock, left_out)
+    n, base = len(rows), len(hit)
+    score = np.zeros(n, np.float32)
+    for i in range(base):
+        score[i] = scores[hit[i]]
     match = np.empty(n, np.float32)
-    match_into(tokens, frequency, documents, query, rows[:n], match)
+    match_into(tokens, frequency, documents, query, rows, match)
     whole = np.float32(0.0)  # the BM25F of a hit whose title holds every word
     for i in range(base):
         if match[i] > 0:
@@ -95,9 +85,9 @@ def scored_text_rows(
         score[i] = match[i] * (whole if whole > 0 else np.float32(1.0))
     for i in range(n):
         score[i] *= np.float32(1.0) + _TITLE * match[i] + _BESIDE * _beside(tokens[rows[i]], query)
-    order = ordered(-score[:n], rows[:n])
+    order = ordered(-score, rows)
     _raise_category(score, rows, order, category, slots, probs)
-    order = ordered(-score[:n], rows[:n])
+    order = ordered(-score, rows)
     found = np.empty(min(n, keep), np.int32)
     bits = np.empty(len(found), np.uint8)
     tiers = np.empty(len(found), np.int8)
@@ -106,7 +96,7 @@ def scored_text_rows(
         if m < keep and (i < base or match[i] > 0):
             found[m] = rows[i]
             bits[m] = base_bit if i < base else delta_bit
-            tiers[m] = 0 if i < base else _NO_TIER
+            tiers[m] = 0 if i < base else NO_TIER
             m += 1
     return found[:m], bits[:m], tiers[:m]
 
@@ -114,7 +104,7 @@ def scored_text_rows(
 @njit(cache=True)
 def _raise_category(score: Any, rows: Any, order: Any, category: Any, slots: Any, probs: Any) -> None:
     """Raise items of the categories that the best hits and the classifier name, in place."""
-    share = np.zeros(1 << 12, np.float32)
+    share = np.zeros(CODES, np.float32)
     top = np.float32(0.0)
     for k in range(min(_BEST, len(order))):
         i = order[k]

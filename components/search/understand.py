@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from components.search.catalogue import Lists
 from components.search.live import Live
-from components.search.queries import CodeProbs, KnownQuery, QueryMemory, class_codes
+from components.search.queries import CodeProbs, KnownQuery, QueryMemory
 from data.codes import CODES
 from data.schema import SURFACES
 from data.shop import Request
@@ -24,7 +24,7 @@ from models.image_index import unit
 from models.release import Release
 from models.speller import Rewritten
 
-__all__ = ["Meaning", "class_codes", "told", "understand"]
+__all__ = ["Meaning", "told", "understand"]
 
 _SURFACE_CODE = {name: code for code, name in enumerate(SURFACES)}
 _NO_CODES: NDArray[np.int32] = np.empty(0, np.int32)

@@ -46,8 +46,8 @@ class AdmissionConfig:
     `wait_ms`: who would wait longer is refused, by the estimate or because the first in line has waited so
     long. `always`: so many may wait whatever it says, so that a burst after a stall is served. `give_up_ms`:
     who has waited so long in a line that is refusing others is refused too, as the processor is not there.
-    `longest`: no more wait, ever. `others`: writes and uploads under way, which wait for the disk rather than
-    the processor. `retry_after_s`: what a refused client is told.
+    `longest`: no more wait, ever. `others`: writes and uploads under way, which wait for a disk or a client
+    first. `retry_after_s`: what a refused client is told.
     """
 
     at_once: int = 2
@@ -74,7 +74,7 @@ class Admission:
         self.app = app
         self.config = config or AdmissionConfig()
         self.counts: Counter[tuple[str, str]] = Counter()
-        """(`admitted` | `refused` | `dropped`, why) → requests."""
+        """(`queued` | `refused` | `dropped`, why) → requests."""
         self._free = self.config.at_once
         self._line: deque[tuple[asyncio.Future[None], float]] = deque()  # a turn, and since when it waits
         self._refusing = False  # somebody was refused since the line was last empty
@@ -136,7 +136,7 @@ class Admission:
 
     def _is_full(self) -> bool:
         n, config = len(self._line), self.config
-        if n < config.always:
+        if n < max(1, config.always):
             return False
         wait_s = max(n * self._answer_s, time.perf_counter() - self._line[0][1])
         return n >= config.longest or wait_s * 1e3 > config.wait_ms

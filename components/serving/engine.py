@@ -27,7 +27,7 @@ from components.serving.exposition import gauges_of
 from components.serving.feedback import Feedback, Shown
 from components.serving.follower import Follower
 from components.serving.gate import Gate
-from components.serving.incoming import event_columns, item_payload, to_id
+from components.serving.incoming import event_columns, item_payload, to_id, upsert_columns
 from components.serving.installed import Installed, Shared, install, shadow_answer, warming_requests
 from components.serving.keys import Acknowledged, RecentKeys
 from components.serving.metrics import Metrics
@@ -36,7 +36,7 @@ from components.serving.shadow import ShadowLimits
 from components.serving.swap import Swapper, SwapRecord
 from data.journal import JournalWriter
 from data.replica import StateReplica
-from data.schema import ITEM_DELETE, ITEM_UPSERT, NONE_ID
+from data.schema import ITEM_DELETE, NONE_ID
 from data.shop import Reply, Request
 from infra.clock import Clock
 from infra.settings import Home
@@ -230,12 +230,7 @@ class Engine:
     def upsert_item(self, key: str, fields: Any) -> Future[int]:
         """Insert or change an item; done once durable and in this replica's state."""
         item_id = to_id(key, "item_id")
-        columns: dict[str, list[Any]] = {
-            "kind": [ITEM_UPSERT],
-            "item_id": [item_id],
-            "payload": [item_payload(key, fields)],
-        }
-        return self._append_applied(columns)
+        return self._append_applied(upsert_columns(item_id, item_payload(key, fields)))
 
     def delete_item(self, key: str) -> Future[int]:
         """Delete an item; done once no later reply can hold it. Raises Refusal 404 for an unknown one."""
@@ -349,7 +344,7 @@ class Engine:
             problems.append(f"the state does not follow the journals: {self._follower.last_error}")
         if self._swapper.live is None:
             problems.append("no release is live")
-        status = self._swapper.status()
+        status = self._swapper.now()
         if status["pointer"]:
             problems.append(f"{status['pointer']}; release {status['release_id']} stays")
         if status["refused"] is not None:

@@ -37,8 +37,6 @@ def gauges_of(
     if live is not None:
         gauges["shelflife_release_info"] = ({"release_id": live.release_id}, 1.0)
         gauges["shelflife_release_age_shop_seconds"] = age_us / 1e6
-        hits, misses = map(float, live.pipeline.queries.counts)
-        gauges |= {"shelflife_queries_known": hits, "shelflife_queries_new": misses}
         gauges |= _stages(live)
     if shared is not None:
         gauges |= _caches(shared, live)

@@ -71,7 +71,7 @@ class Metrics:
                 gauge if isinstance(gauge, list) else [gauge if isinstance(gauge, tuple) else ({}, gauge)]
             )
             lines.append(f"# TYPE {name} gauge")
-            lines += [f"{name}{_labels(tuple(own.items()))} {level:g}" for own, level in levels]
+            lines += [f"{name}{_labels(tuple(own.items()))} {level:.15g}" for own, level in levels]
         return "\n".join(lines) + "\n"
 
 

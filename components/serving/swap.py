@@ -231,6 +231,10 @@ class Swapper(Generic[S]):
 
     def status(self) -> dict[str, Any]:
         """What is live, held, being installed, and every try so far."""
+        return {**self.now(), "swaps": [asdict(r) for r in self.records]}
+
+    def now(self) -> dict[str, Any]:
+        """What is live, held, being installed, and the last refusal."""
         live = self._live
         last = next((r for r in reversed(self.records) if r.release_id), None)
         return {
@@ -242,5 +246,4 @@ class Swapper(Generic[S]):
             "refused": None
             if last is None or last.flipped
             else {"release_id": last.release_id, "reason": last.reason, "wall_us": last.begin_wall_us},
-            "swaps": [asdict(r) for r in self.records],
         }

@@ -86,11 +86,11 @@ def excess(
     quiet: NDArray[np.bool_],
     *,
     seed: int = 0,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Median latency of requests due `AFTER_MS` after flips, less the quiet median: mean, low, high."""
     which, at = _around(due_us, flips_us, (0, int(AFTER_MS * 1e3)))
     if not len(at) or not quiet.any():
-        return {"mean": float("nan"), "low": float("nan"), "high": float("nan"), "requests": 0}
+        return {"mean": None, "low": None, "high": None, "requests": 0}
     base = float(np.median(latency_ms[quiet]))
     rng = np.random.default_rng(seed)
     values = latency_ms[at]
@@ -111,13 +111,13 @@ def tail_ratio(
     *,
     percentile: float = 99.0,
     seed: int = 0,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """A percentile over the same of the quiet requests: mean, low, high.
 
     `group`, `quiet_group` int64: the installation, the stretch of quiet, that each belongs to.
     """
     if not len(latency_ms) or not len(quiet_ms):
-        return {"mean": float("nan"), "low": float("nan"), "high": float("nan")}
+        return {"mean": None, "low": None, "high": None}
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(_RESAMPLES):

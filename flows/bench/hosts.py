@@ -6,6 +6,7 @@ It knows ports, processes and requests; nothing of what the figures mean.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -138,6 +139,18 @@ def training(settings: Settings, *, nice: int) -> Iterator[None]:
     finally:
         trainer.terminate()
         trainer.communicate(timeout=30)
+
+
+@contextlib.contextmanager
+def workspace(settings: Settings, name: str) -> Iterator[tuple[Path, Settings]]:
+    """The folder of a bench's results, and the settings of a home to measure in, which is removed after."""
+    folder = settings.layout.reports / name
+    folder.mkdir(parents=True, exist_ok=True)
+    own = on_any_ports(settings, settings.home / "bench")
+    try:
+        yield folder, own
+    finally:
+        shutil.rmtree(own.home, ignore_errors=True)
 
 
 def on_any_ports(settings: Settings, home: Path) -> Settings:

@@ -48,7 +48,8 @@ class MemoryWatch:
         at = np.array([t for t, _ in self._samples], np.int64)
         mb = np.array([size / 1e6 for _, size in self._samples])
         if not len(at):
-            return {"peak_memory_mb": None}
+            names = ("peak_memory_mb", "first_memory_mb", "last_memory_mb", "memory_mb_per_swap")
+            return dict.fromkeys(names)
         found = {
             "peak_memory_mb": round(float(mb.max()), 1),
             "first_memory_mb": round(float(mb[0]), 1),

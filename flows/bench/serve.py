@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from data.shop import Request
+from data.world.shop import World
 from flows.bench.catalogue import bench_requests, copy_home, prepare
-from flows.bench.hosts import Load, drive, get, http_requests, on_any_ports, serving, summary, training
+from flows.bench.hosts import Load, drive, get, http_requests, serving, summary, training, workspace
 from infra.errors import ShelflifeError
 from infra.files import write_atomic
 from infra.settings import REPOSITORY, Home, Settings
@@ -65,19 +65,15 @@ def bench_serve(
         source, setup = prepared.layout, prepared.about()
     else:
         source, setup = Home(bench.source), {"source": str(bench.source)}
-    folder = settings.layout.reports / "bench-serve"
-    folder.mkdir(parents=True, exist_ok=True)
-    work = Home(settings.home / "bench")
-    own = on_any_ports(settings, work.root)
     document: dict[str, Any] = {
-        "items": bench.items,
         "rate": bench.rate,
         "seconds": bench.seconds,
         "setup": setup,
     }
-    try:
-        copy_home(source, work)
-        requests = bench_requests(work, most=MOST_REQUESTS)
+    with workspace(settings, "bench-serve") as (folder, own):
+        copy_home(source, own.layout)
+        document["items"] = World.open(own.layout).config.n_items
+        requests = bench_requests(own.layout, most=MOST_REQUESTS)
         document["requests"] = len(requests)
         progress(f"in process, {bench.rate:g}/s for {bench.seconds:g} s")
         inside = _in_process(own, bench, requests)
@@ -85,15 +81,13 @@ def bench_serve(
         document |= {k: inside[k] for k in ("stages_us", "whole_us", "ai_share")}
         sent = http_requests(requests)
         for name, (topology, haproxy) in TOPOLOGIES.items():
-            copy_home(source, work)  # every topology begins with the same state
+            copy_home(source, own.layout)  # every topology begins with the same state
             with serving(own, topology, haproxy=haproxy) as running:
                 document[name] = _measured(running, name, bench, sent, folder, progress)
                 if name == "service":
                     document |= _about_service(running, document["service"])
                     if bench.training:
                         document["training"] = _beside_training(running, bench, sent, folder, progress)
-    finally:
-        shutil.rmtree(work.root, ignore_errors=True)
     document["ratios"] = _ratios(document)
     document["total_seconds"] = round(time.monotonic() - began, 1)
     write_atomic(folder / "result.json", json.dumps(document, indent=1).encode())
@@ -166,7 +160,7 @@ def _about_service(running: Settings, service: dict[str, Any]) -> dict[str, Any]
 def _beside_training(
     running: Settings, bench: ServeBench, sent: list[bytes], folder: Path, progress: Progress
 ) -> dict[str, Any]:
-    """The service beside a ranker in training, quiet again before each."""
+    """The service beside a ranker in training, then."""
     found: dict[str, Any] = {}
     for k, nice in enumerate((None, 19, 0)):
         name = "quiet" if nice is None else f"nice_{nice}"

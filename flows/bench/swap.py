@@ -8,7 +8,6 @@ in the same run, the two textbook ways. Latency counts from the due time; window
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from components.load.arrivals import Trace, poisson_arrivals
 from components.load.process import DriveProcess
 from components.load.result import LoadResult
 from components.load.verdict import Limits, judge
+from data.world.shop import World
 from flows.bench.alignment import (
     Window,
     aligned,
@@ -33,7 +33,7 @@ from flows.bench.alignment import (
     within,
 )
 from flows.bench.catalogue import bench_requests, copy_home, prepare
-from flows.bench.hosts import get, http_requests, on_any_ports, serving
+from flows.bench.hosts import Load, drive, get, http_requests, serving, workspace
 from flows.bench.memory import MemoryWatch
 from flows.bench.mixture import Pager, check_journal
 from flows.bench.textbook import measure_textbook
@@ -42,7 +42,7 @@ from infra.errors import ShelflifeError
 from infra.files import write_atomic
 from infra.settings import Home, Settings
 from models.manifest import diff, make_release
-from models.release import publish, read_manifest, set_champion
+from models.release import champion, list_releases, publish, read_manifest, set_champion
 
 __all__ = ["SwapBench", "bench_swap", "plan", "reidentified"]
 
@@ -124,33 +124,27 @@ def bench_swap(
         source = Home(bench.source)
         trained = _trained(source)
         setup = {"source": str(bench.source), "releases": trained}
-    folder = settings.layout.reports / "bench-swap"
-    folder.mkdir(parents=True, exist_ok=True)
-    work = Home(settings.home / "bench")
-    own = on_any_ports(settings, work.root)
     document: dict[str, Any] = {
-        "items": bench.items,
         "qps": bench.qps,
         "every_s": bench.every_s,
         "setup": setup,
     }
-    try:
-        copy_home(source, work, champion_id=trained[0])
-        requests = bench_requests(work, most=MOST_REQUESTS)
+    with workspace(settings, "bench-swap") as (folder, own):
+        copy_home(source, own.layout, champion_id=trained[0])
+        document["items"] = World.open(own.layout).config.n_items
+        requests = bench_requests(own.layout, most=MOST_REQUESTS)
         sent = http_requests(requests)
-        releases = reidentified(work, trained, bench.swaps)
+        releases = reidentified(own.layout, trained, bench.swaps)
         document |= _swapped(
             own, bench, trained[0], releases, sent, [r.query for r in requests if r.query], folder, progress
         )
         document["alternatives"] = {}
         for way in ("user_config", "redeploy") if bench.alternatives else ():
-            copy_home(source, work, champion_id=trained[0])
-            releases = reidentified(work, trained, bench.alternatives)
+            copy_home(source, own.layout, champion_id=trained[0])
+            releases = reidentified(own.layout, trained, bench.alternatives)
             document["alternatives"][way] = measure_textbook(
                 own, way, releases, sent, qps=bench.qps, out=folder / f"{way}.npz", progress=progress
             )
-    finally:
-        shutil.rmtree(work.root, ignore_errors=True)
     document["total_seconds"] = round(time.monotonic() - began, 1)
     write_atomic(folder / "result.json", json.dumps(document, indent=1).encode())
     from flows.bench.swap_report import write_page
@@ -161,8 +155,6 @@ def bench_swap(
 
 def _trained(source: Home) -> list[str]:
     """The releases of a home, its champion first."""
-    from models.release import champion, list_releases
-
     first = champion(source)
     others = [m.release_id for m in list_releases(source) if m.release_id != first]
     if first is None or not others:
@@ -187,12 +179,7 @@ def _swapped(
     trace = Trace(due, [sent[k % len(sent)] for k in range(len(due))])
     with serving(own, "service") as running:
         where: dict[str, Any] = {"host": running.host, "port": running.http_port}
-        warm = Trace(
-            poisson_arrivals(bench.qps, 5.0, seed=1),
-            [sent[-k % len(sent)] for k in range(len(poisson_arrivals(bench.qps, 5.0, seed=1)))],
-        )
-        with DriveProcess(warm, folder / "warm.npz", **where) as warming:
-            warming.wait()
+        drive(running, Load(sent, 5.0, bench.qps, first=len(sent) // 2), folder / "warm.npz")
         pager = Pager(running, queries)
         driver = DriveProcess(trace, folder / "swaps.npz", **where)
         with MemoryWatch(int(get(running, "/release")["pid"])) as memory, driver:
@@ -201,7 +188,7 @@ def _swapped(
             try:
                 for k, (at, release_id) in enumerate(zip(schedule.swaps, releases, strict=True)):
                     _sleep_until(start_us + int(at * 1e6))
-                    set_champion(layout, release_id, at_us=start_us, by="bench")
+                    set_champion(layout, release_id, at_us=wall_us(), by="bench")
                     progress(f"swap {k + 1} of {bench.swaps}: {release_id}")
                 _sleep_until(start_us + int((schedule.end - 1.0) * 1e6))
             finally:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, table, verb
+from infra.errors import PromiseBroken
 
 app = verb("Speed of the online path against the machine's own floors; swaps under load.")
 
@@ -103,6 +104,10 @@ def swap(
         )
     lines.append(f"the picture: {session.settings.layout.reports / 'bench-swap' / 'swaps.html'}")
     session.emit(found, "\n".join(lines))
+    if found["failed"] or found["mixed"]:
+        raise PromiseBroken(
+            f"{found['failed']} requests failed and {found['mixed']} were mixed; expected none"
+        )
 
 
 def _pairs(values: dict[str, Any]) -> str:
@@ -136,3 +141,5 @@ def overload(
         *(f"broken: {promise}" for promise in found["broken"]),
     ]
     session.emit(found, "\n".join(lines))
+    if found["broken"]:
+        raise PromiseBroken("; ".join(found["broken"]))

@@ -1,7 +1,7 @@
 """`study interval`: how often, and on how much of the data, a component has to be retrained.
 
 Opens the panels, runs the cells, and turns their scores into policies, arms, a half-life and an advice.
-It decides nothing that `staleness`, `attribution` and `policy_choice` do not, and draws nothing.
+It decides nothing that `staleness`, `attribution` and `choice` do not, and draws nothing.
 """
 
 from __future__ import annotations
@@ -94,11 +94,11 @@ def study_interval(
     told = [t for own in each.values() for t in own]
     main, first = next(zip(runs.values(), each.values(), strict=True))
     reference = shortest_of(first)
-    attribution = _attribution(main, reference, ask.seed)
-    advice = _advice(first, ask)
     results = _results(told, runs, ask)
     curves, heats, kinds = _curves(runs, ask)
-    components = _components(runs, each, curves, kinds, ask)
+    gains = {c: _attribution(own, shortest_of(each[c]), ask.seed) for c, own in runs.items()}
+    components = _components(runs, each, gains, curves, kinds, ask)
+    attribution, advice = next(iter(gains.values())), components[0].recommendation
     costs = [r.costs() for found in runs.values() for r in found]
     told_of = {(p.component, duration_us(p.interval), p.fraction): p.ndcg10 for p in results}
     if ask.dump is not None:
@@ -195,6 +195,7 @@ def _left_out(panels: Sequence[Panel], ask: IntervalAsk) -> dict[str, str]:
 def _components(
     runs: Mapping[str, Sequence[AgeRun]],
     each: Mapping[str, Sequence[Told]],
+    gains: Mapping[str, Attribution],
     curves: Sequence[Curve],
     kinds: Sequence[str],
     ask: IntervalAsk,
@@ -202,13 +203,12 @@ def _components(
     """Each component by itself: what its fresh weights are worth, and how often to retrain it."""
     found = []
     for (name, own), curve_, kind in zip(runs.items(), curves, kinds, strict=True):
-        of = _attribution(own, shortest_of(each[name]), ask.seed)
         half = curve_.half_life_d if kind == "decay" else None
         found.append(
             ComponentResult(
                 component=name,
-                full_minus_state_fresh=of.weights,
-                state_fresh_minus_frozen=of.state,
+                full_minus_state_fresh=gains[name].weights,
+                state_fresh_minus_frozen=gains[name].state,
                 finding=kind,
                 half_life_d=half,
                 recommendation=_advice(each[name], ask),
@@ -290,18 +290,19 @@ def _curves(
     curves, heats, kinds = [], [], []
     for component, own in runs.items():
         scores = joined(own, max(ask.fractions))
-        found = curve(scores, seed=ask.seed, worlds=worlds_of(own))
+        worlds = worlds_of(own)
+        found = curve(scores, seed=ask.seed, worlds=worlds)
         half = half_life(found)
         smaller = [] if ask.exact else [f for f in ask.fractions if f < max(ask.fractions)]
         parts = [joined(own, f) for f in smaller]
-        kinds.append(shape(scores, fractions=parts, found=found, seed=ask.seed).kind)
+        kinds.append(shape(scores, fractions=parts, found=found, seed=ask.seed, worlds=worlds).kind)
         curves.append(
-            Curve(
-                component=component,
-                ages_d=found.ages_d,
-                mean=-found.loss,
-                low=-found.high,
-                high=-found.low,
+            Curve.of_loss(
+                component,
+                found.ages_d,
+                found.loss,
+                found.low,
+                found.high,
                 half_life_d=None if half is None else Interval(half.mean, half.low, half.high),
                 edge="" if half is None else half.edge,
                 fraction=max(ask.fractions),

@@ -26,6 +26,7 @@ from flows.studies.statistics.choice import MARGIN, Policy, choose, interval_nam
 from flows.studies.statistics.intervals import interval
 from flows.studies.statistics.shape import shape
 from flows.studies.statistics.staleness import AgeScores, curve, half_life, interval_quality
+from flows.studies.telling.page import placed
 from infra.clock import DAY_US, HOUR_US
 from infra.files import write_atomic
 
@@ -231,9 +232,8 @@ def _write(document: Mapping[str, Any], docs: Path) -> None:
     write_atomic(docs / "calibration.json", (json.dumps(document, indent=1) + "\n").encode())
     page = docs / "calibration.md"
     begin, end = _MARKS
-    head, rest = page.read_text().split(begin, 1)
-    tail = rest.split(end, 1)[1]
-    write_atomic(page, f"{head}{begin}\n{table(document)}{end}{tail}".encode())
+    text = placed(page.read_text(), table(document).rstrip("\n"), begin=begin, end=end)
+    write_atomic(page, text.encode())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

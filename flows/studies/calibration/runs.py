@@ -116,8 +116,11 @@ def trained(panel: Panel, learner: Learner, ladder: Ladder) -> dict[Cell, Scores
 def _measure(setting: Setting, learner: Learner) -> Measured:
     began = time.process_time()
     config = setting.world
-    world = None if isinstance(config, ShopConfig) else small_world(config)
-    panel = shop_panel(config) if isinstance(config, ShopConfig) else small_world(config).panel
+    if isinstance(config, ShopConfig):
+        world, panel = None, shop_panel(config)
+    else:
+        world = small_world(config)
+        panel = world.panel
     ladder = by_age(
         panel,
         component=learner.name,

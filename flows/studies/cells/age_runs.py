@@ -6,7 +6,7 @@ It knows no interval of confidence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -93,7 +93,9 @@ class AgeRun:
             (learner, {c: sorted(s) for c, s in wanted.items()}),
         )
         reused = sum(
-            cells.path(cell_key(panel, of, c)).exists() for of, asked in (*before, last) for c in asked
+            cells.path(cell_key(panel, of, c)).exists()
+            for of, asked in (*before, last)
+            for c in _with_parents(asked)
         )
 
         def run(of: Learner, asked: Mapping[Cell, Sequence[tuple[int, bool]]]) -> dict[Cell, Scores]:
@@ -210,6 +212,17 @@ class AgeRun:
         return exact.Policy(
             self.learner.name, interval_us, fraction, self.ask.window_us, self.ask.start, seed
         )
+
+
+def _with_parents(asked: Iterable[Cell]) -> set[Cell]:
+    """The cells, and those that warm starts among them go on from."""
+    found: set[Cell] = set()
+    for one in asked:
+        cell: Cell | None = one
+        while cell is not None and cell not in found:
+            found.add(cell)
+            cell = cell.parent
+    return found
 
 
 def _policies(ask: IntervalAsk, component: str, seed: int) -> list[exact.Policy]:

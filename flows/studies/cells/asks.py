@@ -1,7 +1,6 @@
 """What a study is asked: intervals, fractions, where, how long; checked before anything runs.
 
-Light on purpose (no numpy), so that the command line may read it at once. It knows neither panels
-nor models.
+It knows neither panels nor models.
 """
 
 from __future__ import annotations
@@ -318,7 +317,7 @@ def _command(verb: str, ask: Any, first: Any) -> str:
     parts = [verb, f"--source {_quoted(ask.source)}"]
     for f in fields(ask):
         value, usual = getattr(ask, f.name), getattr(first, f.name)
-        if f.name in ("source", "dump", "workers") or value in (None, False, ()):
+        if f.name in ("source", "dump", "workers") or value is None or value is False or value == ():
             continue
         if value == usual and f.name != "seed":
             continue

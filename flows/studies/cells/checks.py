@@ -71,7 +71,7 @@ def rechecks(
     """
     found: list[Recheck] = []
     for own in runs.values():
-        new = any(run.reused < len(run.found) for run in own)
+        new = any(run.reused < run.cells for run in own)
         count = int(new) if ask.recheck is None else ask.recheck
         for i, run in enumerate(own):
             part = len(range(i, count, len(own)))

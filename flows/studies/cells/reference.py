@@ -131,12 +131,16 @@ class Reference:
     def _rewrite(self, panel: Panel, by_us: int, asked: Asked, out: NDArray[np.float32]) -> None:
         """Put what each scorer said that was the newest by a time into `out` float32 [n, F]."""
         for scorer in self.scorers:
-            columns = [panel.names.index(name) for name in scorer.columns]
             model = self._newest(panel, scorer, by_us)
             if model:
-                own = out[:, columns]
-                scorer.rewrite(self.words(panel), model, asked, own)
-                out[:, columns] = own
+                self.put(panel, scorer, model, asked, out)
+
+    def put(self, panel: Panel, scorer: Scorer, model: bytes, asked: Asked, out: NDArray[np.float32]) -> None:
+        """Put what a scorer's model says into its columns of `out` float32 [n, F]."""
+        columns = [panel.names.index(name) for name in scorer.columns]
+        own = out[:, columns]
+        scorer.rewrite(self.words(panel), model, asked, own)
+        out[:, columns] = own
 
     def _newest(self, panel: Panel, scorer: Scorer, by_us: int) -> bytes:
         times = self.times(panel)
@@ -229,9 +233,11 @@ class SeenScorer:
         `frozen`: by the state of the horizon's start; the ranker is the same.
         """
         part = panel.slices[at]
-        if not self.reference.ranker(panel, at):
+        ranker = self.reference.ranker(panel, at)
+        if not ranker:
             return np.full(len(part.groups), np.nan)
-        return part.ndcg(self.candidates(panel, model, at, frozen=frozen))
+        features = self.features(panel, model, at, frozen=frozen)
+        return part.ndcg(self._ranker.order(panel, ranker, at, features, frozen=frozen))
 
     def candidates(self, panel: Panel, model: bytes, at: int, *, frozen: bool = False) -> NDArray[np.float64]:
         """The score of each candidate of slice `at`: float64 [n]. DataError where there is no ranker."""
@@ -245,9 +251,6 @@ class SeenScorer:
         """Features of slice `at`, float32 [n, F]: all fresh, but the scorer's own columns are `model`'s."""
         part = panel.slices[at]
         out = self.reference.slice(panel, at, frozen=frozen).copy()
-        columns = [panel.names.index(name) for name in self.scorer.columns]
-        own = out[:, columns]
         asked = Asked.of_slice(part, at_us=panel.horizon_us if frozen else part.start_us, frozen=frozen)
-        self.scorer.rewrite(self.reference.words(panel), model, asked, own)
-        out[:, columns] = own
+        self.reference.put(panel, self.scorer, model, asked, out)
         return out

@@ -57,16 +57,22 @@ class Shape:
 
 
 def shape(
-    scores: AgeScores, *, fractions: Sequence[AgeScores] = (), found: Curve | None = None, seed: int = 0
+    scores: AgeScores,
+    *,
+    fractions: Sequence[AgeScores] = (),
+    found: Curve | None = None,
+    seed: int = 0,
+    worlds: NDArray[np.int64] | None = None,
 ) -> Shape:
     """Tell the kind of decline of `scores`.
 
     `fractions`: the same component at smaller fractions, with `rows`, without which growth cannot be
-    told; `scores.starts_us` likewise for a shift. `found`: the curve of `scores`, if it is there already.
+    told; `scores.starts_us` likewise for a shift. `found`: the curve of `scores`, if it is there already;
+    `worlds` int64 [s]: which world each slice is of, None where there is one.
     """
-    found = found or curve(scores, seed=seed)
+    found = found or curve(scores, seed=seed, worlds=worlds)
     loss = _loss(found)
-    weekly = _weekly(scores, seed)
+    weekly = _weekly(scores, seed, worlds)
     size = size_and_age(scores, fractions, seed=seed)
     date = _shift(scores, seed)
     kind = "flat"
@@ -76,7 +82,7 @@ def shape(
         kind = "growth"
     elif date is not None and date[3] and date[1].low > 0 and date[2].low > 0:
         kind = "shift"
-    elif loss.low > 0 or _first_is_worse(scores, seed):
+    elif loss.low > 0 or _first_is_worse(scores, seed, worlds):
         kind = "decay"
     return Shape(
         kind,
@@ -87,14 +93,16 @@ def shape(
     )
 
 
-def _first_is_worse(scores: AgeScores, seed: int) -> bool:
+def _first_is_worse(scores: AgeScores, seed: int, worlds: NDArray[np.int64] | None) -> bool:
     """Whether the horizon's first model loses more than the margin against the youngest, beyond chance.
 
     It grows old on every slice, where old models by age are on the later ones only. Its own luck is below
     the margin.
     """
     over = scores.ndcg[:, 0] - scores.never if scores.ndcg.size else np.empty(0)
-    return bool(np.isfinite(over).sum() > 1 and interval(over, seed=seed, trend=True).low > MARGIN)
+    return bool(
+        np.isfinite(over).sum() > 1 and interval(over, seed=seed, worlds=worlds, trend=True).low > MARGIN
+    )
 
 
 def _loss(found: Curve) -> Interval:
@@ -122,10 +130,10 @@ def _at_age(scores: AgeScores, age_d: float) -> NDArray[np.float64]:
     return np.asarray(right if share > 0.999 else left if share < 0.001 else left + share * (right - left))
 
 
-def _weekly(scores: AgeScores, seed: int) -> Interval | None:
+def _weekly(scores: AgeScores, seed: int, worlds: NDArray[np.int64] | None) -> Interval | None:
     if scores.ages_d[0] > 3.0 or scores.ages_d[-1] < 6.9 or len(scores.ages_d) < 2:
         return None
-    return interval(_at_age(scores, 7.0) - _at_age(scores, 3.0), seed=seed)
+    return interval(_at_age(scores, 7.0) - _at_age(scores, 3.0), seed=seed, worlds=worlds)
 
 
 def _shift(scores: AgeScores, seed: int) -> tuple[int, Interval, Interval, bool] | None:

@@ -1,7 +1,7 @@
 """What age does to quality: the staleness curve, its half-life, and what an interval is worth.
 
 Everything is paired within a slice: the same queries with the same candidates, by models of several
-ages. It knows no cell, no cost and no policy; `staleness_shape` tells kinds of decline apart.
+ages. It knows no cell, no cost and no policy; `shape` tells kinds of decline apart.
 """
 
 from __future__ import annotations

@@ -58,18 +58,18 @@ def rendered(document: Mapping[str, Any], *, name: str) -> str:
     return "\n\n".join("\n".join(lines) for lines in parts if lines).replace("<", "&lt;")
 
 
-def placed(page: str, text: str) -> str:
+def placed(page: str, text: str, *, begin: str = BEGIN, end: str = END) -> str:
     """A page with `text` between its markers; a page without any gets them at its end.
 
     Raises DataError where only one of the markers is there, or they stand the wrong way round.
     """
-    if BEGIN not in page and END not in page:
-        return f"{page.rstrip()}\n\n{BEGIN}\n{text}\n{END}\n".lstrip()
-    before, _, rest = page.partition(BEGIN)
-    _, found, after = rest.partition(END)
+    if begin not in page and end not in page:
+        return f"{page.rstrip()}\n\n{begin}\n{text}\n{end}\n".lstrip()
+    before, _, rest = page.partition(begin)
+    _, found, after = rest.partition(end)
     if not found:
-        raise DataError(f"the page has one of {BEGIN} and {END} only; expected both, the first one first")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+        raise DataError(f"the page has one of {begin} and {end} only; expected both, the first one first")
+    return f"{before}{begin}\n{text}\n{end}{after}"
 
 
 def trimmed(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,12 +102,14 @@ def write(report: Path, page: Path) -> Path:
     name = page.stem
     text = page.read_text() if page.is_file() else f"# {record.question}\n"
     text = placed(text, rendered(document, name=name))
-    page.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(page.with_suffix(".json"), _json(document))
+    picture = None
     if record.curves and report.resolve() != page.with_suffix(".json").resolve():
         picture = (report if report.is_dir() else report.parent) / f"{PICTURE}.svg"
         if not picture.is_file():
             raise DataError(f"{picture} is not there; expected the folder of a whole report")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(page.with_suffix(".json"), _json(document))
+    if picture is not None:
         shutil.copyfile(picture, page.with_suffix(".svg"))
     write_atomic(page, text.encode())
     return page

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,8 +183,30 @@ class Baseline:
     note: str = ""
 
 
+class Document:
+    """What a study's record has in common with any other: it goes to JSON and comes back."""
+
+    study: str
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document: every field, intervals as {mean, low, high}, arrays as lists, NaN as null."""
+        found: dict[str, Any] = plain(self)
+        return found
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """The record of a document. DataError where a field is missing or of another kind."""
+        record: Self = from_plain(cls, document)
+        return record
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a document, or the one in a report's folder."""
+        return cls.from_document(load_document(path, study=cls.study))
+
+
 @dataclass(frozen=True)
-class StudyRecord:
+class StudyRecord(Document):
     """One finished study. `policies` to `seed` are promised to readers of the document; the rest may grow.
 
     `finding`: what kind of effect it is, a key of `words.FINDINGS` (decay, flat, shift, weekly, growth,
@@ -234,17 +256,6 @@ class StudyRecord:
     study: str = "interval"
     version: int = 1
 
-    def document(self) -> dict[str, Any]:
-        """The JSON document: every field, intervals as {mean, low, high}, arrays as lists, NaN as null."""
-        found: dict[str, Any] = plain(self)
-        return found
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> StudyRecord:
-        """The record of a document. DataError where a field is missing or of another kind."""
-        record: StudyRecord = from_plain(cls, document)
-        return record
-
     @property
     def broken(self) -> tuple[str, ...]:
         """What the study's own checks found that must not be."""
@@ -265,11 +276,6 @@ class StudyRecord:
     def save(self, folder: Path) -> Path:
         """Write the document to `folder`/study.json, whole."""
         return save_document(self.document(), folder)
-
-    @classmethod
-    def load(cls, path: Path) -> StudyRecord:
-        """Read a document, or the one in a report's folder."""
-        return cls.from_document(load_document(path, study="interval"))
 
 
 def plain(value: Any) -> Any:

@@ -209,8 +209,8 @@ def how_measured(record: StudyRecord) -> list[tuple[str, str]]:
     """Paragraphs with their headings: pairing, cost, intervals, choice, and what it cannot show."""
     exact = record.method.get("mode") == "exact"
     way = (
-        "Every training time on a grid was trained once, and each schedule is composed slice by slice from "
-        "those models."
+        "Every policy’s own training times were trained once, shared where they fall together, and each "
+        "schedule is composed slice by slice from those models."
         if exact
         else "On each slice of the horizon, models of a ladder of ages, trained that long before it, "
         "answered the "

@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from flows.studies.telling.record import from_plain, load_document, plain
+from flows.studies.telling.record import Document
 from flows.studies.volume.fit import PowerLaw
 from models.metrics import Interval
 
@@ -74,7 +73,7 @@ class VolumeCurve:
 
 
 @dataclass(frozen=True)
-class VolumeRecord:
+class VolumeRecord(Document):
     """One finished study of volume; `left_out`: components without data, and why."""
 
     question: str
@@ -93,19 +92,3 @@ class VolumeRecord:
     machine: Mapping[str, Any] = field(default_factory=dict)
     study: str = "volume"
     version: int = 1
-
-    def document(self) -> dict[str, Any]:
-        """The JSON document: every field; NaN is null."""
-        found: dict[str, Any] = plain(self)
-        return found
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> VolumeRecord:
-        """The record of a document. DataError where it is none."""
-        record: VolumeRecord = from_plain(cls, document)
-        return record
-
-    @classmethod
-    def load(cls, path: Path) -> VolumeRecord:
-        """Read a document, or the one in a report's folder."""
-        return cls.from_document(load_document(path, study="volume"))

@@ -113,6 +113,7 @@ def test_wrong_requests_get_a_reason(engine: Engine) -> None:
     check_refused(get(engine, "/search", q="x", size=0), 400, "page of 0")
     check_refused(get(engine, "/search", q="x", size=101), 400, "101")
     check_refused(get(engine, "/search", q="x", size="many"), 400, "many")
+    check_refused(get(engine, "/search", q="x", size="--5"), 400, "--5")
     check_refused(get(engine, "/search", q="x", offset=-1), 400, "-1")
     check_refused(get(engine, "/search", q="x", cursor="nonsense"), 400, "cursor")
     check_refused(get(engine, "/search", query="x"), 400, "unknown parameter 'query'")
@@ -250,6 +251,13 @@ def test_a_stated_deadline_is_kept_or_refused(engine: Engine) -> None:
     hurried = http_through(engine, 60_000_000, lambda c: c.get("/search?q=boots"))
     assert hurried.json()["degraded"][0] == "vectors"
     assert 'shelflife_degraded_total{part="vectors"}' in get(engine, "/metrics").text
+
+
+def test_what_an_upload_took_to_arrive_is_no_time_of_ours(engine: Engine) -> None:
+    image = io.BytesIO()
+    Image.fromarray(np.full((28, 28), 20, np.uint8)).save(image, "PNG")
+    sent = http_through(engine, 60_000_000, lambda c: c.post("/search/image", content=image.getvalue()))
+    assert "vectors" not in sent.json()["degraded"]
 
 
 def http_through(engine: Engine, waited_ns: int, talk: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:

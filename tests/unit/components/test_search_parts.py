@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from dataclasses import replace
@@ -47,6 +48,17 @@ def test_cursor_comes_back_whole(release_id: str, request_id: int, offset: int) 
     assert text.isascii()
     assert not set(text) & set("+/=&?#")
     assert decode_cursor(text) == Cursor(release_id, request_id, offset)
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["r-1.2." + str(2**63), "r-1.2.3|" + "[" * 100_000, f'r-1.2.3|["", 1{"0" * 400}, null, false]'],
+    ids=["offset", "depth", "price"],
+)
+def test_a_crafted_cursor_is_an_input_error(told: str) -> None:
+    text = base64.urlsafe_b64encode(told.encode()).rstrip(b"=").decode()
+    with pytest.raises(InputError, match="cursor"):
+        decode_cursor(text)
 
 
 @given(st.text())

@@ -77,9 +77,11 @@ def test_labels_lie_with_the_truth_and_nowhere_else(tmp_path: Path) -> None:
         ("0", "platform bed", [0, 2], [2, 1]),
         ("1", "vanity", [1, 0], [2, 0]),
     ]
-    files = [p for p in layout.root.rglob("*") if p.is_file() and p != labels_path(layout)]
-    assert files
-    assert not any(p.read_bytes() == b"platform bed" or b"Exact" in p.read_bytes() for p in files)
+    events = [r for p in list_segments(layout.segments) for r in read_segment(p).to_pylist()]
+    assert events
+    assert not any("platform bed" in str(r["query"]) or "Exact" in str(r["payload"]) for r in events)
+    files = {p for p in layout.root.rglob("*") if p.is_file()}
+    assert files == {labels_path(layout), *list_segments(layout.segments)}
 
 
 def test_importing_twice_is_once_and_later_labels_join_earlier_ones(tmp_path: Path) -> None:

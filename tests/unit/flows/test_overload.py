@@ -73,3 +73,11 @@ def test_a_plan_offers_its_multiple_of_the_peak_between_quiet_stretches() -> Non
     rates = np.histogram(due, [0, 20e6, 30e6, 50e6])[0] / [20, 10, 20]
     np.testing.assert_allclose(rates, [100, 800, 100], rtol=0.1)
     assert np.array_equal(due, stretches(plan, peak=400.0, seed=3)[0])
+
+
+def test_refusing_everybody_keeps_no_promise_to_those_accepted() -> None:
+    result = run(accepted_ms=5.0)
+    due = result.due_us - result.began_wall_us
+    result.status[(due >= ENDS[0]) & (due < ENDS[1])] = 429
+    (broken,) = judge_overload(result, ENDS)["broken"]
+    assert "accepted p99" in broken

@@ -168,3 +168,9 @@ def test_the_command_declares_the_margin_that_was_calibrated() -> None:
     from flows.studies.statistics.choice import MARGIN
 
     assert signature(interval).parameters["margin"].default == MARGIN == IntervalAsk().margin
+
+
+def test_a_zero_that_was_given_is_repeated() -> None:
+    command = interval_ask("world", seed=0, recheck=0).command()
+    assert "--seed 0" in command
+    assert "--recheck 0" in command
