@@ -228,8 +228,9 @@ def test_niceness_goes_to_the_session_too_where_the_kernel_schedules_by_sessions
         processes.be_nice(record.pid, 11)
         assert os.getpriority(os.PRIO_PROCESS, record.pid) == 11
         group = Path(f"/proc/{record.pid}/autogroup")
-        if group.exists():
-            assert group.read_text().split()[-1] == "11"
+        # Absent or empty where the kernel does not schedule by sessions.
+        if group.exists() and (words := group.read_text().split()):
+            assert words[-1] == "11"
             assert Path("/proc/self/autogroup").read_text().split()[-1] != "11"
     finally:
         processes.stop(tmp_path, "sleeper", grace_s=1.0)
