@@ -35,7 +35,7 @@ from data.shop import Request
 from data.state import State
 from data.world.sessions import DayPlan
 from data.world.shop import World
-from flows.traffic import reaction_events
+from flows.live.traffic import reaction_events
 from infra.clock import ManualClock
 from infra.settings import Home, load_settings
 from models.release import champion, load_release
@@ -186,7 +186,7 @@ def _make(layout: Home, scale: float) -> None:
     from data.sources import fashion_mnist
     from data.world.config import world_config
     from data.world.history import generate
-    from flows.refresh import refresh
+    from flows.offline.refresh import refresh
 
     settings = load_settings(home=layout.root)
     fashion_mnist.fetch(settings.cache)

@@ -21,7 +21,7 @@ from data.shop import Request
 from data.world.config import WorldConfig, world_config
 from data.world.history import generate
 from data.world.shop import World
-from flows.refresh import refresh
+from flows.offline.refresh import refresh
 from infra.clock import ScaledClock, wall_us
 from infra.errors import DataError
 from infra.files import write_atomic
@@ -38,7 +38,7 @@ FIRST_DAYS = 40  # of the world after its history, from which requests are taken
 _RECORD = "bench.json"
 _LINKED = ("blobs", "releases", "compiled", "states", "snapshots", "segments")
 _COPIED = ("world", "truth", "store", "mlflow")
-_CODE = ("models", "data", "flows/index.py", "flows/train.py", "flows/inputs.py")
+_CODE = ("models", "data", "flows/offline/index.py", "flows/offline/train.py", "flows/offline/inputs.py")
 
 
 @dataclass(frozen=True)

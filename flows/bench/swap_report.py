@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flows.bench.alignment import AFTER_MS, BIN_MS
-from flows.report_theme import COLOURS, Drawn, inline, new_figure, render
+from flows.report.theme import COLOURS, Drawn, inline, new_figure, render
 from infra.files import write_atomic
 
 __all__ = ["write_page"]

@@ -12,8 +12,8 @@ import os
 import sys
 from pathlib import Path
 
-from flows.inputs import load_inputs, ranker_rows
-from flows.train import Parts
+from flows.offline.inputs import load_inputs, ranker_rows
+from flows.offline.train import Parts
 from infra.errors import DataError
 from infra.processes import be_nice
 from infra.settings import Home

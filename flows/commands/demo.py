@@ -26,7 +26,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole loop on this machine and say what freshness was worth."""
-    from flows.demo import demo
+    from flows.demo.run import demo
 
     session = open_session(
         ctx, home=home, seed=seed, as_json=True, http_port=http_port, prefect_port=prefect_port

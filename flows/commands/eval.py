@@ -40,7 +40,7 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Judge search by a world's hidden relevance, people's labels or logged clicks: NDCG, precision, MRR."""
-    from flows.evaluate import describe, evaluate_search
+    from flows.evaluation.search import describe, evaluate_search
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress("eval search") as say:
@@ -83,7 +83,7 @@ def text(
     as_json: JsonOption = False,
 ) -> None:
     """Judge how queries are understood: accuracy of their category, typing errors put right."""
-    from flows.evaluate_classifiers import evaluate_text
+    from flows.evaluation.classifiers import evaluate_text
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress("eval text"):
@@ -100,7 +100,7 @@ def image(
     as_json: JsonOption = False,
 ) -> None:
     """Judge how photos are understood: accuracy on the 10,000 test photos of Fashion-MNIST."""
-    from flows.evaluate_classifiers import evaluate_image
+    from flows.evaluation.classifiers import evaluate_image
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress("eval image") as say:

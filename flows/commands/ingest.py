@@ -14,7 +14,7 @@ def run(
     ctx: typer.Context, home: HomeOption = None, seed: SeedOption = None, as_json: JsonOption = False
 ) -> None:
     """Take new segments into the store, each event once, and publish a snapshot."""
-    from flows.ingest import ingest
+    from flows.offline.ingest import ingest
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress("ingest") as say:

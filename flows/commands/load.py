@@ -22,7 +22,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Drive traffic at the running service, open loop, and judge the run."""
-    from flows.load import load
+    from flows.live.load import load
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json, http_port=http_port)
     with session.progress("load") as say:

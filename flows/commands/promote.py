@@ -25,7 +25,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Judge a release against the champion on the newest logged slice, and promote it if it passes."""
-    from flows.promote import promote
+    from flows.offline.promote import promote
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress("promote"):

@@ -46,7 +46,7 @@ def run(
         raise ConfigError(f"--window-d is {window_d:g}; expected a number of days above 0")
     if start not in ("cold", "warm"):
         raise ConfigError(f"--start is {start!r}; expected cold or warm")
-    from flows.refresh import WINDOW_D
+    from flows.offline.refresh import WINDOW_D
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     parameters = {
@@ -66,10 +66,10 @@ def refreshed(settings: Settings, parameters: dict[str, Any], say: Callable[...,
     from infra.cluster import PREFECT, RUNNER, running
 
     if {PREFECT, RUNNER} <= set(running(settings)):
-        from flows.deployed import refresh_through_prefect
+        from flows.offline.deployed import refresh_through_prefect
 
         return refresh_through_prefect(settings, parameters, progress=say)
-    from flows.refresh import refresh
+    from flows.offline.refresh import refresh
 
     return refresh(settings, **parameters, progress=say)
 

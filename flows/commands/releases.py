@@ -18,7 +18,7 @@ def run(
     ctx: typer.Context, home: HomeOption = None, seed: SeedOption = None, as_json: JsonOption = False
 ) -> None:
     """List the releases: versions, metrics, the gate's verdict, and which one is the champion."""
-    from flows.refusals import record_refusals
+    from flows.offline.refusals import record_refusals
     from infra.registry import open_registry
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)

@@ -14,7 +14,7 @@ def run(
     ctx: typer.Context, home: HomeOption = None, seed: SeedOption = None, as_json: JsonOption = False
 ) -> None:
     """Make the champion's predecessor the champion again."""
-    from flows.promote import rollback
+    from flows.offline.promote import rollback
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress("rollback"):

@@ -16,8 +16,8 @@ import pytest
 
 from data.world.config import world_config
 from data.world.history import generate
-from flows.refresh import refresh
-from flows.rehearsal import Rehearsal, rehearse
+from flows.live.rehearsal import Rehearsal, rehearse
+from flows.offline.refresh import refresh
 from infra.clock import ScaledClock
 from infra.settings import Settings
 from models.metrics import Interval, bootstrap_mean
@@ -29,7 +29,7 @@ CHANCE = 0.015  # NDCG@10 by which arms may differ by chance, beside their inter
 
 @pytest.fixture(autouse=True)
 def _as_nice_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.refresh.nice_down", lambda: None)  # it is for ever, and this process goes on
+    monkeypatch.setattr("flows.offline.refresh.nice_down", lambda: None)  # it would last for ever
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from data.schema import CLICK, event_table, stable_hash
 from data.segments import write_segments
 from data.snapshots import published, read_events
-from flows.ingest import ingest
+from flows.offline.ingest import ingest
 from infra.clock import SECOND_US
 from infra.settings import REPOSITORY, Home, Settings
 from models.release import champion, list_releases, load_release
@@ -87,13 +87,13 @@ FORKED = """
     import os, signal, sys, time
     from pathlib import Path
     import duckdb, lightgbm, mlflow  # before the fork: importing takes the time
-    import flows.refresh
+    import flows.offline.refresh
     from infra.settings import load_settings
 
     settings = load_settings(home=Path(sys.argv[1]))
     child = os.fork()
     if not child:
-        flows.refresh.refresh(settings, component="ranker,index", margin=1.0)
+        flows.offline.refresh.refresh(settings, component="ranker,index", margin=1.0)
         os._exit(0)
     time.sleep(float(sys.argv[2]))
     done, status = os.waitpid(child, os.WNOHANG)

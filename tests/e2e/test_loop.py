@@ -26,7 +26,7 @@ from components.load.arrivals import Trace, http_get, poisson_arrivals
 from components.load.driver import run_trace
 from data.schema import stable_hash
 from data.snapshots import published, read_events
-from flows.schedules import Schedule, write_schedules
+from flows.offline.schedules import Schedule, write_schedules
 from infra import cluster, processes
 from infra.settings import REPOSITORY, Home, Settings
 from models.release import champion, load_release
@@ -319,7 +319,7 @@ STAMPEDE = """
 import asyncio, datetime, json, sys
 from prefect.client.orchestration import get_client
 from prefect.states import Scheduled
-from flows.backlog import cancel_backlog
+from flows.offline.backlog import cancel_backlog
 
 async def main():
     now = datetime.datetime.now(datetime.UTC)

@@ -16,7 +16,7 @@ from data.replica import StateReplica, current_state
 from data.schema import CLICK, IMPRESSION, ITEM_DELETE, ITEM_UPSERT, ORDER, SEARCH, USER_UPSERT, event_table
 from data.segments import write_segments
 from data.state import State
-from flows.ingest import ingest
+from flows.offline.ingest import ingest
 from infra.clock import HOUR_US, ScaledClock
 from infra.settings import Home, Settings
 

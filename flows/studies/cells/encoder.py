@@ -12,10 +12,10 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.offline.train import MAX_PAIRS
 from flows.studies.cells.learner import Fit, Fitted
 from flows.studies.cells.token_models import packed, started, unpacked
 from flows.studies.cells.words import Asked, Words
-from flows.train import MAX_PAIRS
 from infra.errors import DataError
 from models.candidate_kernel import RECENCY
 from models.encoder import Encoder

@@ -12,10 +12,10 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.offline.train import QUERY_LIMIT
 from flows.studies.cells.learner import Fit, Fitted
 from flows.studies.cells.token_models import packed, started, unpacked
 from flows.studies.cells.words import Asked, Words
-from flows.train import QUERY_LIMIT
 from infra.errors import DataError
 from models.hashing import TokenTable
 from models.text_classifier import TextClassifier

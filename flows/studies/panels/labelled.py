@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from data.event_batch import Batch
 from data.schema import NONE_ID
 from data.state import State
-from flows.inputs import LABEL_DELAY_US, all_vectors, group_keys
+from flows.offline.inputs import LABEL_DELAY_US, all_vectors, group_keys
 from flows.studies.panels.recent import clicked_before
 from infra.errors import DataError
 from models.release import Release

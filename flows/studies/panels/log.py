@@ -20,7 +20,7 @@ from data.shop import Request
 from data.snapshots import Published, published, read_events
 from data.sources.interactions import resolution
 from data.state import State
-from flows.inputs import COLUMNS
+from flows.offline.inputs import COLUMNS
 from flows.studies.panels.key import panel_key
 from flows.studies.panels.labelled import Labelled, labelled_rows
 from flows.studies.panels.panel import DEPTH, Panel, Slice

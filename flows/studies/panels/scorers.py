@@ -20,9 +20,9 @@ from data.event_batch import Batch
 from data.fractions import in_fraction
 from data.schema import CLICK, ITEM_UPSERT, ORDER
 from data.state import State
-from flows.index import INDEXES, build_index
-from flows.inputs import SCORERS_SHARE, Inputs
-from flows.train import Parts, train_component
+from flows.offline.index import INDEXES, build_index
+from flows.offline.inputs import SCORERS_SHARE, Inputs
+from flows.offline.train import Parts, train_component
 from infra.clock import ManualClock
 from infra.errors import DataError
 from infra.settings import Settings

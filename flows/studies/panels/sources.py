@@ -17,7 +17,7 @@ from data.snapshots import published
 from data.sources import completejourney, movielens
 from data.sources.interactions import InteractionLog, log_of_home
 from data.world.config import WorldConfig, world_config
-from flows.refresh import read_refreshes
+from flows.offline.refresh import read_refreshes
 from flows.studies.panels.key import panel_key
 from flows.studies.panels.log import BURN_IN, LEAST_DAYS, has_impressions, log_key, log_panel
 from flows.studies.panels.next_item.panel import next_item_panel

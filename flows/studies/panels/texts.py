@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from data.fractions import in_fraction
 from data.schema import CART, CLICK, ITEM_DELETE, ITEM_UPSERT, ORDER
 from data.state import State
-from flows.inputs import asked_at, group_keys
+from flows.offline.inputs import asked_at, group_keys
 from flows.studies.panels.panel import Panel
 from flows.studies.panels.scorers import of_scorers
 from models.encoder import item_text

@@ -21,8 +21,8 @@ from data.world.config import START_US, WorldConfig
 from data.world.history import history_days
 from data.world.sessions import DayPlan
 from data.world.shop import World, build_world
-from flows.arms import gain
-from flows.inputs import COLUMNS
+from flows.evaluation.arms import gain
+from flows.offline.inputs import COLUMNS
 from flows.studies.panels.key import panel_key
 from flows.studies.panels.labelled import labelled_rows
 from flows.studies.panels.panel import DEPTH, Panel, Slice

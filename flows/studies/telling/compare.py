@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.report_words import finding, num, span
+from flows.report.words import finding, num, span
 from flows.studies.statistics.intervals import interval
 from flows.studies.telling.record import PolicyResult, StudyRecord, plain
 from flows.studies.telling.words import FINDINGS, half_life_words, interval_words

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flows.report_words import finding, num
+from flows.report.words import finding, num
 from flows.studies.cells.asks import NEVER
 from flows.studies.telling.record import ComponentResult
 from models.metrics import Interval

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.report_words import num, span
+from flows.report.words import num, span
 from flows.studies.telling.record import DOCUMENT, PolicyResult, StudyRecord, load_document
 from flows.studies.telling.words import (
     age_name,

@@ -1,6 +1,6 @@
 """The pictures of a study of update intervals, each with its caption and its text for who cannot see it.
 
-A picture that would show nothing is None. How they look is `flows.report_theme`'s; importing this
+A picture that would show nothing is None. How they look is `flows.report.theme`'s; importing this
 module loads matplotlib.
 """
 
@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from flows.report_pictures import attribution_bars
-from flows.report_theme import COLOURS, Drawn, Picture, end_labels, new_figure, render
-from flows.report_words import num, signed
+from flows.report.pictures import attribution_bars
+from flows.report.theme import COLOURS, Drawn, Picture, end_labels, new_figure, render
+from flows.report.words import num, signed
 from flows.studies.telling.record import Curve, Floats, Heat, PolicyResult, Recommendation, StudyRecord
 from flows.studies.telling.words import age_name, half_life_words, is_advice, policy_name
 from models.metrics import Interval

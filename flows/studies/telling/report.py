@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from flows import report_words
-from flows.report import page_environment
+from flows.report import words as report_words
+from flows.report.page import page_environment
 from flows.studies.telling import words
 from flows.studies.telling.record import DOCUMENT, StudyRecord, save_document
 from infra.files import sync_dir, write_atomic
 
 if TYPE_CHECKING:
-    from flows.report_theme import Picture
+    from flows.report.theme import Picture
 
 __all__ = ["REPORT", "report_folder", "write_page", "write_report"]
 
@@ -67,7 +67,7 @@ def write_page(
     **context: Any,
 ) -> Path:
     """Render a page from `flows/templates` and write it with its document and pictures as one folder."""
-    from flows.report_theme import COLOURS, inline
+    from flows.report.theme import COLOURS, inline
 
     environment = page_environment(span=report_words.span, plainly=_plainly, ticks=_ticks)
     page = environment.get_template(template).render(

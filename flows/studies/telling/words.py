@@ -9,8 +9,8 @@ import math
 import textwrap
 from collections.abc import Mapping
 
-from flows.report_words import answer as demo_answer
-from flows.report_words import finding, num, signed, span
+from flows.report.words import answer as demo_answer
+from flows.report.words import finding, num, signed, span
 from flows.studies.cells.asks import NEVER
 from flows.studies.telling.components import COMPONENT_NAMES, one_at_a_time
 from flows.studies.telling.record import PolicyResult, Recommendation, StudyRecord

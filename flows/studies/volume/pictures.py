@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from flows.report_theme import COLOURS, Drawn, new_figure
-from flows.report_words import num
+from flows.report.theme import COLOURS, Drawn, new_figure
+from flows.report.words import num
 from flows.studies.volume.record import VolumeRecord
 
 __all__ = ["Drawn", "training_time", "volume"]

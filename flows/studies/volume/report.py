@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.report_words import num, signed
+from flows.report.words import num, signed
 from flows.studies.telling.report import write_page
 from flows.studies.volume.record import VolumeCurve, VolumeRecord
 
@@ -22,7 +22,7 @@ _NAMES = {
 
 def write_report(record: VolumeRecord, folder: Path) -> Path:
     """Write report.html, study.json and the pictures as SVG and PNG; returns report.html in `folder`."""
-    from flows.report_theme import render
+    from flows.report.theme import render
     from flows.studies.volume import pictures as draw
 
     makers: dict[str, Callable[[VolumeRecord], draw.Drawn | None]] = {

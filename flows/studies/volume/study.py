@@ -191,9 +191,9 @@ _NESTED = (
 def _text(settings: Settings, ask: VolumeAsk, say: Progress) -> Measured:
     from data.event_batch import Batch
     from data.state import State
-    from flows.inputs import Inputs, clicked_queries
+    from flows.offline.inputs import Inputs, clicked_queries
+    from flows.offline.train import QUERY_LIMIT, Parts, train_component
     from flows.studies.panels.scorers import state_at
-    from flows.train import QUERY_LIMIT, Parts, train_component
 
     events = _events(settings, ask, say)
     known = events["known_time"].to_numpy()
@@ -239,7 +239,7 @@ def _text(settings: Settings, ask: VolumeAsk, say: Progress) -> Measured:
 
 def _events(settings: Settings, ask: VolumeAsk, say: Progress) -> pa.Table:
     """The whole log, canonical: of a world made now, or of the user's home."""
-    from flows.inputs import COLUMNS
+    from flows.offline.inputs import COLUMNS
 
     if ask.source != "world":
         from data.snapshots import published, read_events
@@ -266,7 +266,7 @@ def _asked_after(
 ) -> tuple[list[str], NDArray[np.str_], NDArray[np.int64]]:
     """Queries clicked after a moment: as typed [n], the clicked item's category [n], the session [n]."""
     from data.schema import CLICK
-    from flows.inputs import asked_at, group_keys
+    from flows.offline.inputs import asked_at, group_keys
 
     known = events["known_time"].to_numpy()
     at = np.flatnonzero((events["kind"].to_numpy() == CLICK) & (known >= since_us))
@@ -292,7 +292,7 @@ def _asked_after(
 
 def _image(settings: Settings, ask: VolumeAsk, say: Progress) -> Measured:
     from data.sources import fashion_mnist
-    from flows.train import measured
+    from flows.offline.train import measured
     from models.image_classifier import ImageClassifier
 
     if not fashion_mnist.is_cached(settings.cache):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from flows.arms import ARMS, Tally, first_pages, gain, score
+from flows.evaluation.arms import ARMS, Tally, first_pages, gain, score
 from models.metrics import successive_mean
 
 

@@ -17,7 +17,7 @@ from flows.bench.catalogue import bench_world
 from flows.bench.mixture import check_journal
 from flows.bench.swap import SwapBench, plan, reidentified
 from flows.bench.swap_report import write_page
-from flows.refusals import record_refusals, refusals
+from flows.offline.refusals import record_refusals, refusals
 from infra.clock import ManualClock
 from infra.errors import DataError
 from infra.settings import Home

@@ -42,12 +42,12 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 
 @pytest.fixture
 def ingest(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], None]:
-    """Put a function in the place of `flows.ingest.ingest`."""
+    """Put a function in the place of `flows.offline.ingest.ingest`."""
 
     def replace(function: Callable[..., Any]) -> None:
-        module = ModuleType("flows.ingest")
+        module = ModuleType("flows.offline.ingest")
         module.ingest = function  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "flows.ingest", module)
+        monkeypatch.setitem(sys.modules, "flows.offline.ingest", module)
 
     return replace
 
@@ -243,7 +243,7 @@ def test_world_generate_has_every_knob_of_the_world(monkeypatch: pytest.MonkeyPa
 
 def test_refresh_offers_what_can_be_refreshed() -> None:
     from flows.commands import refresh as verb
-    from flows.refresh import COMPONENTS
+    from flows.offline.refresh import COMPONENTS
 
     assert verb.COMPONENTS == COMPONENTS
 
@@ -276,7 +276,7 @@ def test_sigterm_runs_what_stands_in_finally(tmp_path: Path) -> None:
         "def ingest(settings, progress):\n"
         "    try: os.kill(os.getpid(), signal.SIGTERM)\n"
         "    finally: print('cleaned up')\n"
-        "sys.modules['flows.ingest'] = types.SimpleNamespace(ingest=ingest)\n"
+        "sys.modules['flows.offline.ingest'] = types.SimpleNamespace(ingest=ingest)\n"
         "sys.exit(main(['ingest']))"
     )
     done = fresh(code, SHELFLIFE_HOME=str(tmp_path))

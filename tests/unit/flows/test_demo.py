@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.demo import demo
+from flows.demo.run import demo
 from infra.errors import EnvironmentError_
 from infra.processes import exclusive
 from infra.settings import Settings

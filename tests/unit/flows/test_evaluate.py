@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.judgements import Judged, measure, write_trec
+from flows.evaluation.judgements import Judged, measure, write_trec
 
 IDS = np.arange(10, 20)
 GRADES = np.array([3, 0, 0, 1, 0, 0, 0, 0, 2, 0], np.int8)

@@ -13,13 +13,13 @@ import pytest
 from data.world.config import world_config
 from data.world.history import generate
 from data.world.shop import World
-from flows.evaluate import evaluate_search
-from flows.gate import judge
-from flows.inputs import Inputs, gate_rows, load_inputs, ranker_rows
-from flows.load import world_trace
-from flows.promote import promote, rollback
-from flows.refresh import PLAN, read_refreshes, refresh
-from flows.train import Parts
+from flows.evaluation.search import evaluate_search
+from flows.live.load import world_trace
+from flows.offline.gate import judge
+from flows.offline.inputs import Inputs, gate_rows, load_inputs, ranker_rows
+from flows.offline.promote import promote, rollback
+from flows.offline.refresh import PLAN, read_refreshes, refresh
+from flows.offline.train import Parts
 from infra.errors import ConfigError, DataError
 from infra.registry import open_registry
 from infra.settings import Settings
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow  # trains whole releases
 @pytest.fixture(scope="module", autouse=True)
 def _as_nice_as_before() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.refresh.nice_down", lambda: None)  # it is for ever, and this process goes on
+        patch.setattr("flows.offline.refresh.nice_down", lambda: None)  # it would last for ever
         yield
 
 
@@ -149,7 +149,7 @@ def test_a_refused_challenger_leaves_the_champion(shop: Settings, monkeypatch: p
         rows = rows_of(inputs, scorers)  # type: ignore[arg-type]
         return replace(rows, labels=np.where(rows.labels > 0, 0, 1).astype(np.int8))
 
-    monkeypatch.setattr("flows.train.ranker_rows", upside_down)
+    monkeypatch.setattr("flows.offline.train.ranker_rows", upside_down)
     report = refresh(shop, component="ranker")
     assert not report["promoted"]
     assert report["champion"] == champion(shop.layout) == before

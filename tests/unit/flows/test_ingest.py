@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-import flows.ingest as ingest_flow
+import flows.offline.ingest as ingest_flow
 from data.segments import write_segments
 from data.snapshots import published, read_events
 from data.state import State
-from flows.ingest import ingest
+from flows.offline.ingest import ingest
 from infra.clock import ScaledClock
 from infra.settings import Home, Settings
 from tests.unit.data.test_state import random_events

@@ -15,10 +15,10 @@ from data.labels import labels_path
 from data.replica import current_state
 from data.shop import Request
 from data.sources.wands import import_wands
-from flows.ablation import ABLATIONS
-from flows.evaluate import evaluate_search, opened_release
-from flows.plain_bm25 import plain_bm25
-from flows.refresh import refresh
+from flows.evaluation.ablation import ABLATIONS
+from flows.evaluation.plain_bm25 import plain_bm25
+from flows.evaluation.search import evaluate_search, opened_release
+from flows.offline.refresh import refresh
 from infra.settings import Settings
 from tests.unit.flows.judged_shop import Product, products, write_shop
 
@@ -35,7 +35,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, migrated_registry: Path) -> S
     import_wands(write_shop(root / "in", asked=60, **SHOP), settings.layout)
     hidden = labels_path(settings.layout).rename(root / "hidden")  # training and indexing do without it
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.refresh.nice_down", lambda: None)  # it is for ever, and this process goes on
+        patch.setattr("flows.offline.refresh.nice_down", lambda: None)  # it would last for ever
         refresh(settings)
     hidden.rename(labels_path(settings.layout))
     return settings

@@ -17,11 +17,11 @@ from data.replica import current_state
 from data.schema import key_to_id
 from data.shop import Request
 from data.sources.tables import import_csv
-from flows.evaluate import evaluate_search
-from flows.evaluate_classifiers import evaluate_image, evaluate_text
-from flows.inputs import clicked_pairs, clicked_queries, load_inputs
-from flows.load import log_trace
-from flows.refresh import refresh
+from flows.evaluation.classifiers import evaluate_image, evaluate_text
+from flows.evaluation.search import evaluate_search
+from flows.live.load import log_trace
+from flows.offline.inputs import clicked_pairs, clicked_queries, load_inputs
+from flows.offline.refresh import refresh
 from infra.clock import open_clock
 from infra.errors import DataError
 from infra.settings import Home, Settings
@@ -36,7 +36,7 @@ def made(root: Path, write: Callable[[Path], Path], migrated_registry: Path) -> 
     shutil.copytree(migrated_registry, layout.mlflow)
     import_csv(write(root / "log"), layout)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.refresh.nice_down", lambda: None)  # it is for ever, and this process goes on
+        patch.setattr("flows.offline.refresh.nice_down", lambda: None)  # it would last for ever
         refresh(settings)
     return settings
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.report import (
+from flows.report.page import (
     ArmsPoint,
     DemoRecord,
     RefreshMark,
@@ -27,8 +27,8 @@ from flows.report import (
     summary,
     write_report,
 )
-from flows.report_record import by_condition, conditions, live_age, quantile, shop_day_at, weights_share
-from flows.report_words import answer, finding, num, signed, span, verdict
+from flows.report.record import by_condition, conditions, live_age, quantile, shop_day_at, weights_share
+from flows.report.words import answer, finding, num, signed, span, verdict
 from models.metrics import Interval
 
 NAN = float("nan")

@@ -12,7 +12,7 @@ import pytest
 
 from data.sources.interactions import InteractionLog, log_of_home
 from data.sources.tables import import_csv
-from flows.ingest import ingest
+from flows.offline.ingest import ingest
 from flows.studies.panels.next_item.baselines import BASELINES, baseline_scores
 from flows.studies.panels.next_item.features import CATEGORICAL, NAMES, POOL
 from flows.studies.panels.next_item.panel import NEGATIVES, next_item_panel

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.report_words import num, signed
+from flows.report.words import num, signed
 from flows.studies.telling import words
 from flows.studies.telling.record import Curve, StudyRecord, from_plain, plain, save_document
 from flows.studies.telling.report import report_folder, write_report

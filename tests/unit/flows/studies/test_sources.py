@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.sources.tables import import_csv
-from flows.ingest import ingest
-from flows.inputs import LABEL_DELAY_US
+from flows.offline.ingest import ingest
+from flows.offline.inputs import LABEL_DELAY_US
 from flows.studies.panels import sources
 from flows.studies.panels.log import log_panel
 from flows.studies.panels.panel import Panel

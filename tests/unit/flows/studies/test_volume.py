@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.report_words import num, signed
+from flows.report.words import num, signed
 from flows.studies.cells.asks import VolumeAsk, volume_ask
 from flows.studies.volume import study as volume
 from flows.studies.volume.fit import (

@@ -18,7 +18,7 @@ from data.shop import Request
 from data.world.config import START_US, world_config
 from data.world.history import history_days
 from data.world.shop import build_world
-from flows.inputs import LABEL_DELAY_US, all_vectors
+from flows.offline.inputs import LABEL_DELAY_US, all_vectors
 from flows.studies.cells.encoder import EncoderScorer
 from flows.studies.cells.text_classifier import TextClassifierScorer
 from flows.studies.cells.token_models import packed

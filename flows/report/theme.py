@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from flows.report_record import DemoRecord, Floats
+from flows.report.record import DemoRecord, Floats
 
 __all__ = [
     "COLOURS",

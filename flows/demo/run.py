@@ -19,12 +19,12 @@ from typing import Any
 from data.sources import fashion_mnist
 from data.world.config import world_config
 from data.world.history import generate
-from flows.demo_live import Live, run_live
-from flows.demo_record import record_of
-from flows.report import write_report
-from flows.report_record import completed
-from flows.report_words import summary
-from flows.schedules import Schedule, write_schedules
+from flows.demo.live import Live, run_live
+from flows.demo.record import record_of
+from flows.offline.schedules import Schedule, write_schedules
+from flows.report.page import write_report
+from flows.report.record import completed
+from flows.report.words import summary
 from infra import cluster
 from infra.clock import ScaledClock, wall_us
 from infra.errors import InputError, PromiseBroken, ShelflifeError

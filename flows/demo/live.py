@@ -28,9 +28,9 @@ from data.shop import Shop
 from data.sources import fashion_mnist
 from data.world.sessions import DayPlan
 from data.world.shop import World
-from flows.arms import Tally, first_pages, pipeline_of, score
-from flows.rehearsal import feed
-from flows.traffic import Crowd, live_trace, make_reactor, split_sessions
+from flows.evaluation.arms import Tally, first_pages, pipeline_of, score
+from flows.live.rehearsal import feed
+from flows.live.traffic import Crowd, live_trace, make_reactor, split_sessions
 from infra import cluster
 from infra.clock import DAY_US, ScaledClock, open_clock, wall_us
 from infra.errors import DataError

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from flows.gate import MARGIN, Verdict, judge
-from flows.inputs import Inputs, load_inputs
-from flows.refusals import record_refusals
-from flows.train import Parts
+from flows.offline.gate import MARGIN, Verdict, judge
+from flows.offline.inputs import Inputs, load_inputs
+from flows.offline.refusals import record_refusals
+from flows.offline.train import Parts
 from infra.clock import Clock, open_clock
 from infra.errors import DataError
 from infra.processes import exclusive

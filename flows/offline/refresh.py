@@ -1,6 +1,6 @@
 """One turn of the offline loop: ingest → train → index → publish → gate → promote.
 
-Plain functions: the command line calls them, and `flows/deployments.py` wraps them for Prefect.
+Plain functions: the command line calls them, and `flows/offline/deployments.py` wraps them for Prefect.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 
 import orjson
 
-from flows.gate import MARGIN
-from flows.index import INDEXES, build_index
-from flows.ingest import ingest
-from flows.inputs import Inputs, load_inputs
-from flows.promote import promote, publish_parts, reconcile
-from flows.train import TRAINED, Cost, Parts, cpu_s, measured, nice_down, train_component
+from flows.offline.gate import MARGIN
+from flows.offline.index import INDEXES, build_index
+from flows.offline.ingest import ingest
+from flows.offline.inputs import Inputs, load_inputs
+from flows.offline.promote import promote, publish_parts, reconcile
+from flows.offline.train import TRAINED, Cost, Parts, cpu_s, measured, nice_down, train_component
 from infra.clock import open_clock, wall_us
 from infra.errors import ConfigError
 from infra.processes import exclusive

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from flows.report_record import (
+from flows.report.record import (
     DemoRecord,
     as_interval,
     conditions,
@@ -20,7 +20,7 @@ from flows.report_record import (
     shop_day_at,
     waits,
 )
-from flows.report_theme import (
+from flows.report.theme import (
     COLOURS,
     Drawn,
     Picture,
@@ -31,7 +31,7 @@ from flows.report_theme import (
     shade,
     swap_marks,
 )
-from flows.report_words import finding, num, signed, span
+from flows.report.words import finding, num, signed, span
 from models.metrics import Interval
 
 __all__ = ["attribution_bars", "draw"]

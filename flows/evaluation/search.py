@@ -19,14 +19,14 @@ from data.schema import SURFACES
 from data.snapshots import published
 from data.state import State
 from data.world.shop import World, public_path
-from flows.ablation import ABLATIONS, ablation
-from flows.arms import first_pages, gain
-from flows.evaluate_labels import baseline, judge_labels
-from flows.evaluate_log import ask, questions
-from flows.inputs import Inputs, gate_rows, load_inputs
-from flows.judgements import Judged, measure, write_trec
-from flows.retrievers import Retrievers
-from flows.train import Parts
+from flows.evaluation.ablation import ABLATIONS, ablation
+from flows.evaluation.arms import first_pages, gain
+from flows.evaluation.judgements import Judged, measure, write_trec
+from flows.evaluation.labels import baseline, judge_labels
+from flows.evaluation.log import ask, questions
+from flows.evaluation.retrievers import Retrievers
+from flows.offline.inputs import Inputs, gate_rows, load_inputs
+from flows.offline.train import Parts
 from infra.clock import DAY_US
 from infra.errors import DataError
 from infra.settings import Settings

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from flows.refresh import read_refreshes
+from flows.offline.refresh import read_refreshes
 from infra.cluster import RUNNER, prefect_environment, prefect_url, running
 from infra.errors import EnvironmentError_, PromiseBroken
 from infra.settings import Settings

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from data.schema import CART, CLICK, IMPRESSION, NONE_ID, ORDER, SEARCH
 from data.shop import Request
 from data.state import State
-from flows.ablation import ABLATIONS
-from flows.inputs import GATE_SLICE_US, Inputs, asked_at, group_keys, held_out
-from flows.judgements import Judged
-from flows.retrievers import Retrievers
+from flows.evaluation.ablation import ABLATIONS
+from flows.evaluation.judgements import Judged
+from flows.evaluation.retrievers import Retrievers
+from flows.offline.inputs import GATE_SLICE_US, Inputs, asked_at, group_keys, held_out
 from models.ranker import GAINS
 from models.release import Release
 

@@ -21,10 +21,10 @@ from data.text import tokens
 from data.world.queries import clean_words, misspell
 from data.world.shop import World, public_path
 from data.world.words import CATEGORIES, vocabulary
-from flows.arms import first_pages
-from flows.evaluate import opened_release
-from flows.evaluate_log import questions
-from flows.inputs import load_inputs
+from flows.evaluation.arms import first_pages
+from flows.evaluation.log import questions
+from flows.evaluation.search import opened_release
+from flows.offline.inputs import load_inputs
 from infra.clock import DAY_US
 from infra.errors import DataError
 from infra.settings import Settings

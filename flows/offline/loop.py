@@ -1,7 +1,7 @@
 """The offline loop as Prefect flows: each task wraps a plain function of this package.
 
 A flow reads as a table of contents. Everything here can be had without Prefect in
-`flows/refresh.py`; here it gains schedules, one run at a time, states, logs and artifacts.
+`flows/offline/refresh.py`; here it gains schedules, one run at a time, states, logs and artifacts.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from flows import refresh as plain
-from flows.backlog import cancel_missed
-from flows.ingest import ingest
-from flows.inputs import Inputs, load_inputs
-from flows.promote import promote, publish_parts
-from flows.train import Parts, measured, nice_down
+from flows.offline import refresh as plain
+from flows.offline.backlog import cancel_missed
+from flows.offline.ingest import ingest
+from flows.offline.inputs import Inputs, load_inputs
+from flows.offline.promote import promote, publish_parts
+from flows.offline.train import Parts, measured, nice_down
 from infra.clock import open_clock
 from infra.errors import EnvironmentError_
 from infra.processes import exclusive

@@ -15,10 +15,10 @@ from components.measure.latency import by_condition
 from data.schema import CART, CLICK, ORDER
 from data.snapshots import published, read_events
 from data.world.shop import World
-from flows.arms import ARMS
-from flows.demo_live import Live
-from flows.refresh import read_refreshes
-from flows.report_record import ArmsPoint, DemoRecord, RefreshMark, SwapMark
+from flows.demo.live import Live
+from flows.evaluation.arms import ARMS
+from flows.offline.refresh import read_refreshes
+from flows.report.record import ArmsPoint, DemoRecord, RefreshMark, SwapMark
 from infra.clock import DAY_US
 from infra.machine import describe_machine, source_commit
 from infra.settings import Settings

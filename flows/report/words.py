@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
-from flows.report_record import as_interval, mean_of
+from flows.report.record import as_interval, mean_of
 from models.metrics import Interval
 
 __all__ = ["answer", "finding", "num", "signed", "span", "summary", "verdict"]

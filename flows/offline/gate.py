@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.inputs import Inputs, Scorers, gate_rows
-from flows.train import learned_us, scorers_key
+from flows.offline.inputs import Inputs, Scorers, gate_rows
+from flows.offline.train import learned_us, scorers_key
 from models.examination import Examination
 from models.metrics import bootstrap_mean
 from models.release import Release

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from flows.judgements import METRICS, Judged, measure, paired
+from flows.evaluation.judgements import METRICS, Judged, measure, paired
 
 __all__ = ["ABLATIONS", "WHOLE", "ablation"]
 

@@ -13,9 +13,9 @@ import orjson
 
 from data.state import State
 from data.text import normalise, tokens
-from flows.inputs import Inputs, all_vectors, clicked_queries
-from flows.photos import index_photos, photos_at_hand
-from flows.train import Parts, measured
+from flows.offline.inputs import Inputs, all_vectors, clicked_queries
+from flows.offline.photos import index_photos, photos_at_hand
+from flows.offline.train import Parts, measured
 from infra.clock import Clock
 from infra.errors import DataError
 from infra.settings import Settings

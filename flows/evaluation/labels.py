@@ -16,10 +16,10 @@ import orjson
 from data.labels import read_labels
 from data.shop import Request
 from data.state import State
-from flows.ablation import ABLATIONS
-from flows.judgements import METRICS, Judged, measure, paired
-from flows.plain_bm25 import NAME, plain_bm25
-from flows.retrievers import DEPTH, Retrievers
+from flows.evaluation.ablation import ABLATIONS
+from flows.evaluation.judgements import METRICS, Judged, measure, paired
+from flows.evaluation.plain_bm25 import NAME, plain_bm25
+from flows.evaluation.retrievers import DEPTH, Retrievers
 from infra.errors import DataError
 from infra.settings import Home
 from models.release import Release

@@ -19,8 +19,8 @@ import numpy as np
 import orjson
 
 from data.sources import fashion_mnist
-from flows.inputs import Inputs, Scorers, clicked_pairs, clicked_queries, ranker_rows
-from flows.photos import fit_photos, shop_photos
+from flows.offline.inputs import Inputs, Scorers, clicked_pairs, clicked_queries, ranker_rows
+from flows.offline.photos import fit_photos, shop_photos
 from infra.clock import Clock
 from infra.errors import DataError
 from infra.settings import Settings

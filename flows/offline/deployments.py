@@ -1,9 +1,9 @@
 """The flow runner: serves the flows as deployments with their schedules, until it is told to stop.
 
-    python -m flows.deployments --home HOME
+    python -m flows.offline.deployments --home HOME
 
 One run of the home at a time. Runs that were missed, because the runner was stopped or a run took
-longer than its interval, are cancelled but for the newest of each deployment (`flows/backlog.py`).
+longer than its interval, are cancelled but for the newest of each deployment (`flows/offline/backlog.py`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from flows.backlog import cancel_backlog
-from flows.schedules import Schedule, read_schedules
+from flows.offline.backlog import cancel_backlog
+from flows.offline.schedules import Schedule, read_schedules
 from infra.settings import Home, load_settings
 
 __all__ = ["deployments", "main"]
@@ -30,7 +30,7 @@ def deployments(home: Path, schedules: tuple[Schedule, ...], *, seed: int) -> li
     from prefect.schedules import Interval
     from prefect.types.entrypoint import EntrypointType
 
-    from flows import loop
+    from flows.offline import loop
 
     module = EntrypointType.MODULE_PATH
     one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)

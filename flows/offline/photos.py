@@ -16,7 +16,7 @@ import orjson
 from numpy.typing import NDArray
 
 from data.sources import fashion_mnist
-from flows.inputs import Inputs
+from flows.offline.inputs import Inputs
 from infra.cache import ensure
 from infra.settings import Settings
 from models.image_classifier import ImageClassifier

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from flows.gate import MARGIN
-from flows.refresh import WINDOW_D, components_of
+from flows.offline.gate import MARGIN
+from flows.offline.refresh import WINDOW_D, components_of
 from infra.errors import ConfigError
 from infra.files import write_atomic
 from infra.settings import Home

@@ -19,7 +19,7 @@ from components.search.retrieve import FOUND_BY, RetrieveConfig
 from data.schema import NONE_ID
 from data.shop import Request
 from data.state import State
-from flows.ablation import WHOLE
+from flows.evaluation.ablation import WHOLE
 from models.encoder import Encoder
 from models.release import Release
 
@@ -55,7 +55,7 @@ class Retrievers:
 
     @classmethod
     def of(cls, release: Release, state: State, *, without: Sequence[str] = ()) -> Retrievers:
-        """All of them, over one view of the state. `without`: some of `flows.ablation.ABLATIONS`."""
+        """All of them, over one view of the state. `without`: some of `ABLATIONS`."""
         view = ReleaseView(release, state)
         configs = {
             "served": _DEFAULT,

@@ -14,8 +14,8 @@ import numpy as np
 import orjson
 from markupsafe import Markup
 
-from flows import report_words as words
-from flows.report_record import (
+from flows.report import words
+from flows.report.record import (
     ArmsPoint,
     DemoRecord,
     RefreshMark,
@@ -29,7 +29,7 @@ from flows.report_record import (
     quantile,
     shop_day_at,
 )
-from flows.report_words import summary
+from flows.report.words import summary
 from infra.files import write_atomic
 
 __all__ = [
@@ -44,7 +44,7 @@ __all__ = [
     "write_report",
 ]
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parents[1] / "templates"
 REPEATABLE = (
     "seconds",
     "rate",
@@ -60,8 +60,8 @@ def write_report(record: DemoRecord, folder: Path) -> Path:
     demo.json holds the demo's document, what follows from it, and every table that is shown.
     The page is written last: where it stands, all stands.
     """
-    from flows.report_pictures import draw  # matplotlib takes a second, and only a report needs it
-    from flows.report_theme import COLOURS, inline
+    from flows.report.pictures import draw  # matplotlib takes a second, and only a report needs it
+    from flows.report.theme import COLOURS, inline
 
     found = figures(record)
     pictures = {name: picture for name, picture in draw(record).items() if picture}

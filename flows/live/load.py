@@ -24,7 +24,7 @@ from data.replica import current_state
 from data.schema import IMPRESSION, SEARCH
 from data.snapshots import published, read_events
 from data.world.shop import World, public_path
-from flows.traffic import make_reactor, target_of
+from flows.live.traffic import make_reactor, target_of
 from infra.clock import DAY_US
 from infra.cluster import SERVE, running, serve_url
 from infra.errors import DataError, EnvironmentError_, PromiseBroken

@@ -19,9 +19,9 @@ from data.journal import JournalWriter
 from data.replica import current_state
 from data.shop import Shop
 from data.world.shop import World
-from flows.arms import Tally, first_pages, pipeline_of, score
-from flows.refresh import refresh
-from flows.traffic import Crowd
+from flows.evaluation.arms import Tally, first_pages, pipeline_of, score
+from flows.live.traffic import Crowd
+from flows.offline.refresh import refresh
 from infra.clock import DAY_US, ManualClock, ScaledClock
 from infra.errors import ShelflifeError
 from infra.settings import Settings
