@@ -17,7 +17,7 @@ import numpy as np
 from data.sources.interactions import InteractionLog, log_of_home
 from flows.studies.cells import exact
 from flows.studies.cells.age_runs import AgeRun, joined
-from flows.studies.cells.asks import NEVER, IntervalAsk, duration_us
+from flows.studies.cells.asks import IntervalAsk, duration_us
 from flows.studies.cells.checks import confirmations, rechecks
 from flows.studies.cells.learners import learner_of, refusal
 from flows.studies.cells.workers import kept_workers
@@ -30,6 +30,7 @@ from flows.studies.statistics.choice import Policy, choose, pareto
 from flows.studies.statistics.shape import shape
 from flows.studies.statistics.staleness import curve, half_life
 from flows.studies.telling.components import each_words
+from flows.studies.telling.findings import findings
 from flows.studies.telling.record import (
     Arms,
     Baseline,
@@ -126,7 +127,7 @@ def study_interval(
         findings=(
             *each_words(components),
             *(f"The {c.replace('_', ' ')} was left out: {why}." for c, why in left_out.items()),
-            *_findings(ask, runs, advice, told),
+            *findings(ask, runs, advice.interval, told),
         ),
         components=components,
         curves=curves,
@@ -324,33 +325,6 @@ def _dump(dump: Path, runs: Sequence[AgeRun], told: Sequence[Told], delay_us: in
         for t in told
     }
     write_trec(dump, slices, scores)
-
-
-def _findings(
-    ask: IntervalAsk,
-    runs: Mapping[str, Sequence[AgeRun]],
-    advice: Recommendation,
-    told: Sequence[Told],
-) -> tuple[str, ...]:
-    """What a reader should know besides: slices without old models, empty trainings."""
-    found = []
-    lacking = min(int(np.isnan(t.by_slice).sum()) for t in told)
-    if lacking:
-        found.append(
-            f"{lacking} of {len(told[0].by_slice)} slices are left out: they are too early in the log for "
-            "models as old as the longest interval asks for."
-        )
-    found += [
-        f"Of {t.name} only {int(np.isfinite(t.by_slice).sum())} slices tell anything."
-        for t in told
-        if np.isnan(t.by_slice).sum() > lacking and t.fraction == max(ask.fractions)
-    ]
-    empty = sum(bool(s.why) for own in runs.values() for r in own for s in r.found.values())
-    if empty:
-        found.append(f"{empty} trainings found nothing to learn from; the model before stayed live there.")
-    if advice.interval == NEVER:
-        found.append("Not retraining at all was as good as retraining most often, within the margin.")
-    return tuple(dict.fromkeys(found))
 
 
 def _timelines(run: AgeRun, advice: Recommendation, ask: IntervalAsk, delay_us: int) -> tuple[Timeline, ...]:

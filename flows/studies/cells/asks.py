@@ -46,7 +46,7 @@ SOURCE_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "intervals": ("6h", "12h", "1d", "2d", "7d", NEVER),
         "window_d": 4.0,
         "horizon_d": 14.0,
-        "burn_in_d": 10.0,
+        "burn_in_d": 22.0,
         "slices": 14,
         "queries": 150,
     },
@@ -91,7 +91,7 @@ class IntervalAsk:
     scale: float = 0.5
     window_d: float | None = 4.0
     horizon_d: float | None = 14.0
-    burn_in_d: float | None = 10.0
+    burn_in_d: float | None = 22.0
     slices: int = 14
     queries: int = 150
     start: str = "cold"
