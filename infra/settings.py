@@ -85,6 +85,11 @@ class Home:
         return self.root / "prefect"
 
     @property
+    def checkpoints(self) -> Path:
+        """What trainings under way have learnt so far, one file a component."""
+        return self.root / "checkpoints"
+
+    @property
     def run(self) -> Path:
         """Process ids, ports and logs of what is running."""
         return self.root / "run"
@@ -107,7 +112,10 @@ class Home:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a user may set. Ports are on 127.0.0.1; 0 means any free one."""
+    """Everything that a user may set. Ports are on 127.0.0.1; 0 means any free one.
+
+    `train_memory_mb`: what a training may take; 0 is three quarters of the machine's memory.
+    """
 
     home: Path = REPOSITORY / "var"
     cache: Path = REPOSITORY / "var" / "cache"
@@ -117,6 +125,7 @@ class Settings:
     haproxy_stats_port: int = 8404
     haproxy_metrics_port: int = 9101
     seed: int = 7
+    train_memory_mb: int = 0
 
     @property
     def layout(self) -> Home:

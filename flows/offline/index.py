@@ -15,9 +15,10 @@ from data.state import State
 from data.text import normalise, tokens
 from flows.offline.inputs import Inputs, all_vectors, clicked_queries
 from flows.offline.photos import index_photos, photos_at_hand
-from flows.offline.train import Parts, measured
+from flows.offline.train import Parts
 from infra.clock import Clock
 from infra.errors import DataError
+from infra.resources import measured
 from infra.settings import Settings
 from models.encoder import Encoder, item_text
 from models.image_classifier import ImageClassifier

@@ -16,10 +16,11 @@ from flows.offline.index import INDEXES, build_index
 from flows.offline.ingest import ingest
 from flows.offline.inputs import Inputs, load_inputs
 from flows.offline.promote import promote, publish_parts, reconcile
-from flows.offline.train import TRAINED, Cost, Parts, cpu_s, measured, nice_down, train_component
+from flows.offline.train import TRAINED, Parts, train_component
 from infra.clock import open_clock, wall_us
 from infra.errors import ConfigError
 from infra.processes import exclusive
+from infra.resources import Cost, bounded, cpu_s, measured, nice_down
 from infra.settings import Home, Settings
 from models.release import Release, champion, load_release
 
@@ -112,11 +113,12 @@ def refresh(
 
 def make(name: str, settings: Settings, inputs: Inputs, parts: Parts, *, warm: bool) -> Parts:
     """Parts with one artifact, trained or built, made anew."""
-    clock = open_clock(settings.layout.clock)
-    if name in INDEXES:
-        return build_index(name, inputs, parts, settings=settings, clock=clock, seed=settings.seed)
-    assert name in TRAINED
-    return train_component(name, inputs, parts, settings=settings, clock=clock, warm=warm, seed=settings.seed)
+    clock, seed = open_clock(settings.layout.clock), settings.seed
+    with bounded(settings.train_memory_mb):
+        if name in INDEXES:
+            return build_index(name, inputs, parts, settings=settings, clock=clock, seed=seed)
+        assert name in TRAINED
+        return train_component(name, inputs, parts, settings=settings, clock=clock, warm=warm, seed=seed)
 
 
 def report(

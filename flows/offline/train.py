@@ -5,12 +5,8 @@ Each returns the artifact with its metrics and what it cost. It does not publish
 
 from __future__ import annotations
 
-import os
-import resource
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ from flows.offline.inputs import Inputs, Scorers, clicked_pairs, clicked_queries
 from flows.offline.photos import fit_photos, shop_photos
 from infra.clock import Clock
 from infra.errors import DataError
+from infra.resources import Cost, cpu_s, measured, nice_down
 from infra.settings import Settings
 from models.candidate_features import FEATURE_SCHEMA
 from models.encoder import Encoder, item_text
@@ -47,15 +44,6 @@ TRAINED = ("text_classifier", "image_classifier", "encoder", "ranker")
 _SCORERS = ("encoder", "text_classifier", "speller")
 MAX_PAIRS = 120_000  # newest clicked queries that an encoder learns from
 QUERY_LIMIT = 60_000  # newest clicked queries that a text classifier learns from
-
-
-@dataclass
-class Cost:
-    """CPU-seconds of this process and its children, wall seconds, and peak memory so far (MB)."""
-
-    cpu_s: float = 0.0
-    wall_s: float = 0.0
-    peak_mb: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,30 +110,6 @@ def learned_us(artifacts: Mapping[str, Artifact]) -> int:
     """The newest watermark whose clicks the encoder or the text classifier learned from; -1 none."""
     scorers = (artifacts[n].snapshot for n in ("encoder", "text_classifier") if n in artifacts)
     return max((int(s.get("watermark_us", -1)) for s in scorers), default=-1)
-
-
-def nice_down() -> None:
-    """Training runs at niceness 19: a trainer as nice as the service raised its median 60 times."""
-    os.nice(max(0, 19 - os.nice(0)))
-
-
-@contextmanager
-def measured() -> Iterator[Cost]:
-    """What the block costs."""
-    cost = Cost()
-    cpu, wall = cpu_s(), time.monotonic()
-    try:
-        yield cost
-    finally:
-        cost.cpu_s = cpu_s() - cpu
-        cost.wall_s = time.monotonic() - wall
-        cost.peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def cpu_s() -> float:
-    """CPU-seconds of this process and its ended children, since it began."""
-    own, children = (resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 def train_component(

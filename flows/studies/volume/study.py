@@ -292,7 +292,7 @@ def _asked_after(
 
 def _image(settings: Settings, ask: VolumeAsk, say: Progress) -> Measured:
     from data.sources import fashion_mnist
-    from flows.offline.train import measured
+    from infra.resources import measured
     from models.image_classifier import ImageClassifier
 
     if not fashion_mnist.is_cached(settings.cache):
