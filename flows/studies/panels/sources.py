@@ -169,9 +169,17 @@ def _real(settings: Settings, name: str, cut: _Cut, progress: Progress) -> _Made
 def _home(settings: Settings, cut: _Cut, progress: Progress) -> _Made:
     """What was shown and clicked, where the home has it; else clicks and orders alone."""
     layout = settings.layout
+    held = published(layout)
+    if not held.kinds.get("item_upsert"):
+        waiting = sum(held.quarantine.values())
+        raise DataError(
+            f"the log of {layout.root} has no items"
+            + (f"; {waiting:,} of its events were put aside by `shelflife ingest`" if waiting else "")
+            + "; import a table of them beside what happened, and run `shelflife ingest`"
+        )
     if has_impressions(layout):
         return log_key(settings, **asdict(cut)), lambda: log_panel(settings, progress=progress, **asdict(cut))
-    content = published(layout).content_hash
+    content = held.content_hash
     key = panel_key("next-item", content=content, seed=settings.seed, **asdict(cut))
 
     def make() -> Panel:
