@@ -40,7 +40,7 @@ class Cost:
     disk_mb: float = 0.0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Peak:
     """The largest resident set of a block that is open, KiB."""
 
@@ -69,7 +69,7 @@ def measured() -> Iterator[Cost]:
     finally:
         _note_peak()
         _forget_peak()
-        _OPEN.blocks.remove(peak)
+        _OPEN.blocks.remove(peak)  # by identity
         now = _bytes_read()
         cost.cpu_s = cpu_s() - cpu
         cost.wall_s = time.monotonic() - wall

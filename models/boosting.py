@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from infra.clock import DAY_US
 from models.candidate_features import CATEGORICAL, FEATURES
+from models.checkpoints import Checkpoint
 from models.examination import Examination, places
+from models.growth import Gain, Growth, Trees
 from models.training_rows import TrainingRows
 
 __all__ = [
@@ -42,7 +44,8 @@ class RankerConfig:
     `rowwise`: share of the trees that tell clicks row by row, before LambdaRank's; `weights`: in those,
     of nothing, click, cart, order; `half_life_d`: age at which a request counts half, None never;
     `doubt`: standard errors by which held-out sessions have to be told better with the first kind of
-    trees than without any.
+    trees than without any. `chunk`: trees that are grown at a time, None all of a kind; the trees depend
+    on it, and a training that is killed loses those of one chunk.
     """
 
     max_trees: int = 100
@@ -59,42 +62,7 @@ class RankerConfig:
     patience: int = 12
     doubt: float = 3.0
     threads: int = 1
-
-
-@dataclass(frozen=True)
-class Gain:
-    """How much better held-out rows are told with the trees: nats a row, and the standard error."""
-
-    mean: float
-    error: float
-
-
-@dataclass(frozen=True)
-class Trees:
-    """LightGBM's text form of a model, and how many trees it has: 0 is one leaf, the same score for all."""
-
-    text: str
-    count: int
-
-    def predict(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Raw scores float64 [n] of features float32 [n, F]."""
-        import lightgbm as lgb
-
-        booster = lgb.Booster(model_str=self.text)
-        return np.asarray(booster.predict(features, raw_score=True, num_threads=1), np.float64)
-
-    def plus(self, booster: Any) -> Trees:
-        """These and the best of the booster's trees, whose scores add up."""
-        best = booster.best_iteration if booster.best_iteration > 0 else booster.num_trees()
-        text = booster.model_to_string(num_iteration=best)
-        return Trees.of(_chained(self.text, text) if self.count else text)
-
-    @classmethod
-    def of(cls, text: str) -> Trees:
-        """The trees of a model's text form."""
-        import lightgbm as lgb
-
-        return cls(text, int(lgb.Booster(model_str=text).num_trees()))
+    chunk: int | None = None
 
 
 @dataclass(frozen=True)
@@ -199,42 +167,74 @@ def train_and_valid(held: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray
 
 
 def grow(
-    task: Task, train: NDArray[np.bool_], valid: NDArray[np.bool_], *, before: Trees | None, seed: int
+    task: Task,
+    train: NDArray[np.bool_],
+    valid: NDArray[np.bool_],
+    *,
+    before: Trees | None,
+    seed: int,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Trees, Gain]:
     """Trees that stop where held-out groups do, and what those of the first kind gain on them.
 
     `train`, `valid` bool [g]; `before`: a warm start, whose trees are kept. Where the gain is within
-    doubt there are no trees.
+    doubt there are no trees. With a `checkpoint` each chunk of trees is kept, and a training that was
+    killed goes on from the last one: it ends with the same trees.
     """
-    import lightgbm as lgb
-
     config = task.config
-    trees = before or Trees("", 0)
     most = config.max_trees if before is None else config.warm_trees
     first = max(1, round(most * config.rowwise))
-    scores = np.zeros(len(task.label)) if before is None else before.predict(task.rows.features)
     data = task.dataset(train)
     held = task.dataset(valid, data)
-    gain = Gain(0.0, 0.0)
-    for rowwise, count in ((True, first), (False, most - first)):
-        if not count:
-            continue
-        task.aim(data, train, scores, rowwise=rowwise)
-        task.aim(held, valid, scores, rowwise=rowwise)
-        booster = lgb.train(
-            _parameters(config, seed, rowwise=rowwise),
-            data,
-            num_boost_round=count,
-            valid_sets=[held],
-            callbacks=[lgb.early_stopping(config.patience, verbose=False)],
-        )
-        trees = trees.plus(booster)
-        if rowwise:  # all rows: the second kind of trees begins where these end
-            scores = scores + booster.predict(task.rows.features, raw_score=True, num_threads=config.threads)
-            gain = task.gain(scores, valid)
-            if gain.mean < config.doubt * gain.error:
-                return Trees(_constant(task, data, seed), 0), gain
-    return trees, gain
+    growth = Growth.resumed(checkpoint) or Growth.begun(task, before)
+    while (rowwise := growth.phase == 0) or growth.phase == 1:
+        count = first if rowwise else most - first
+        if count and not growth.stopped(count, config.patience):
+            _chunk(task, growth, (data, train), (held, valid), count=count, seed=seed)
+        if growth.stopped(count, config.patience):
+            growth.end_phase(task.rows.features)
+            if rowwise:  # all rows: the second kind of trees begins where these end
+                growth.gain = task.gain(growth.scores, valid)
+                if growth.gain.mean < config.doubt * growth.gain.error:
+                    growth.trees, growth.phase = Trees(_constant(task, data, seed), 0), 2
+        else:
+            growth.scores = growth.scores + Trees.of(growth.chunks[-1]).predict(task.rows.features)
+        if checkpoint is not None:
+            growth.keep(checkpoint)
+    return growth.trees, growth.gain
+
+
+def _chunk(
+    task: Task,
+    growth: Growth,
+    train: tuple[Any, NDArray[np.bool_]],
+    valid: tuple[Any, NDArray[np.bool_]],
+    *,
+    count: int,
+    seed: int,
+) -> None:
+    """Grow the next trees of a phase of `count`, from the scores so far, until held-out groups say stop."""
+    import lightgbm as lgb
+
+    rowwise, grown = growth.phase == 0, len(growth.found)
+    for data, groups in (train, valid):
+        task.aim(data, groups, growth.scores, rowwise=rowwise)
+
+    def note(env: Any) -> None:
+        _, _, value, higher_is_better = env.evaluation_result_list[0]
+        growth.found.append(float(value) if higher_is_better else -float(value))
+        if growth.stopped(count, task.config.patience):
+            raise lgb.callback.EarlyStopException(env.iteration, env.evaluation_result_list)
+
+    booster = lgb.train(
+        # Another seed a chunk: else each would draw the same features.
+        _parameters(task.config, seed + 7_919 * grown, rowwise=rowwise),
+        train[0],
+        num_boost_round=min(task.config.chunk or count, count - grown),
+        valid_sets=[valid[0]],
+        callbacks=[note],
+    )
+    growth.chunks.append(booster.model_to_string(num_iteration=-1))
 
 
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -280,21 +280,3 @@ def _constant(task: Task, data: Any, seed: int) -> str:
     parameters = _parameters(task.config, seed, rowwise=True) | {"num_leaves": 2, "min_gain_to_split": 1e30}
     text: str = lgb.train(parameters, data, num_boost_round=1).model_to_string()
     return text
-
-
-def _chained(first: str, then: str) -> str:
-    """One model of two whose scores add up: the trees of both, in LightGBM's text form.
-
-    LightGBM's own `init_model` would overwrite the offset of the rows (its `init_score`).
-    """
-    import lightgbm as lgb
-
-    head, *trees = first.split("\nTree=")
-    more = then.split("\nTree=")[1:]
-    trees[-1] = trees[-1].split("\nend of trees")[0]
-    more[-1], tail = more[-1].split("\nend of trees")
-    bodies = [tree.split("\n", 1)[1] for tree in (*trees, *more)]
-    head = "\n".join(line for line in head.split("\n") if not line.startswith("tree_sizes="))
-    text = "".join(f"\nTree={i}\n{body.rstrip()}\n\n" for i, body in enumerate(bodies))
-    whole: str = lgb.Booster(model_str=f"{head}\n{text}\nend of trees{tail}").model_to_string()
-    return whole

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from infra.errors import ConfigError, DataError
 from infra.files import write_atomic
+from models.checkpoints import Checkpoint, Descent
 from models.fitting import TrainableTokens, batches, limited_threads
 from models.hashing import TokenTable, tokenise
 
@@ -59,10 +60,12 @@ class Encoder:
         init: Encoder | None = None,
         epochs: int = 3,
         threads: int = 1,
+        checkpoint: Checkpoint | None = None,
     ) -> Encoder:
         """Learn from pairs: a query [n], the text of the item it led to [n], the pair's weight [n] ≥ 0.
 
-        `init` is a warm start. Without pairs the result is `init`, or the untrained random projection.
+        `init` is a warm start, `checkpoint` where a killed training goes on from. Without pairs the
+        result is `init`, or the untrained random projection.
         """
         share = np.asarray(weights, np.float64)
         if not len(queries) == len(item_texts) == len(share):
@@ -81,7 +84,7 @@ class Encoder:
         if share.sum() == 0:
             return init
         with limited_threads(threads):
-            return _train(init, queries, item_texts, share, rng=rng, epochs=epochs)
+            return _train(init, queries, item_texts, share, rng=rng, epochs=epochs, checkpoint=checkpoint)
 
     @property
     def dim(self) -> int:
@@ -145,6 +148,7 @@ def _train(
     *,
     rng: np.random.Generator,
     epochs: int,
+    checkpoint: Checkpoint | None,
 ) -> Encoder:
     import torch
     from torch.nn import functional
@@ -165,19 +169,20 @@ def _train(
     size = int(np.clip(len(queries) // 16, *_BATCH))
     steps = epochs * len(batches(len(queries), size, np.random.default_rng(0)))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=max(steps, 1))
-    for _ in range(epochs):
-        for part in batches(len(queries), size, rng):
-            items = torch.from_numpy(item_of[part])
-            q = functional.normalize(words.text_vectors(query_words[part]) @ wq, dim=1)
-            i = functional.normalize(words.text_vectors(item_words[item_of[part]]) @ wi, dim=1)
-            # An item in the batch is a negative with probability ∝ its frequency: take that out again.
-            logits = _SCALE * (q @ i.T) - log_q[items][None, :]
-            same = (items[:, None] == items[None, :]) & ~torch.eye(len(items), dtype=torch.bool)
-            logits = logits.masked_fill(same, float("-inf"))
-            losses = functional.cross_entropy(logits, torch.arange(len(items)), reduction="none")
-            loss = (losses * pair_weight[torch.from_numpy(part)]).mean()
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
+    tensors = {"words": words.parameter, "query_tower": wq, "item_tower": wi}
+    descent = Descent(tensors, optimizer, schedule, checkpoint)
+    for part in descent.batches(len(queries), size, epochs=epochs, rng=rng):
+        items = torch.from_numpy(item_of[part])
+        q = functional.normalize(words.text_vectors(query_words[part]) @ wq, dim=1)
+        i = functional.normalize(words.text_vectors(item_words[item_of[part]]) @ wi, dim=1)
+        # An item in the batch is a negative with probability ∝ its frequency: take that out again.
+        logits = _SCALE * (q @ i.T) - log_q[items][None, :]
+        same = (items[:, None] == items[None, :]) & ~torch.eye(len(items), dtype=torch.bool)
+        logits = logits.masked_fill(same, float("-inf"))
+        losses = functional.cross_entropy(logits, torch.arange(len(items)), reduction="none")
+        loss = (losses * pair_weight[torch.from_numpy(part)]).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
     return Encoder(TokenTable(words.rows()), wq.detach().numpy().copy(), wi.detach().numpy().copy())

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from infra.errors import DataError
 from infra.files import write_atomic
+from models.checkpoints import Checkpoint
 from models.residual_network import EMBEDDING_DIM, train
 
 __all__ = ["ImageClassifier"]
@@ -50,11 +51,13 @@ class ImageClassifier:
         init: ImageClassifier | None = None,
         threads: int = 1,
         held: NDArray[np.bool_] | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> ImageClassifier:
         """Learn `labels` int [n], indexes into `classes`, of `images` uint8 [n, 28, 28].
 
         `init` is a warm start; where its classes differ, those of the same name keep their weights.
         `held` bool [n]: photos kept for the temperature; a random tenth where it is not given.
+        `checkpoint`: where a killed training goes on from.
         """
         pixels = _pixels(images)
         y = np.asarray(labels, np.int64)
@@ -74,6 +77,7 @@ class ImageClassifier:
             threads=threads,
             knows_all=init is not None and set(names) <= set(init.classes),
             held=held,
+            checkpoint=checkpoint,
         )
         return cls(names, trained.onnx, trained.weights, trained.report, _open(trained.onnx))
 

@@ -1,4 +1,4 @@
-"""The ranker: LightGBM trees over candidate features, compiled per host for serving.
+"""The ranker: LightGBM trees over candidate features, compiled for serving.
 
 LambdaRank, begun with trees that tell clicks row by row, corrected for the place of each row
 (`models.boosting`). Held-out sessions decide when to stop, and whether the trees are worth anything:
@@ -20,7 +20,8 @@ from data.fractions import in_fraction
 from infra.errors import DataError
 from models.boosting import GAINS, RankerConfig, Task, Trees, grow, train_and_valid
 from models.candidate_features import FEATURE_SCHEMA, FEATURES
-from models.compiled import PARITY, load_compiled
+from models.checkpoints import Checkpoint
+from models.compiled import CompiledTrees, compile_trees
 from models.examination import PRIOR_RATE, Examination, places
 from models.metrics import grouped_dcg
 from models.training_rows import TrainingRows
@@ -28,10 +29,12 @@ from models.training_rows import TrainingRows
 __all__ = ["GAINS", "Ranker", "RankerConfig"]
 
 _PROBES = 256
+_PARITY = 1e-9  # largest difference from the interpreted Booster that is let through
+CHUNK = 20  # trees of one
 
 
 class Ranker:
-    """Scores candidates; higher is better. `predict` uses the compiled trees where there are any."""
+    """Scores candidates; higher is better. `predict` uses the compiled trees once it was loaded."""
 
     def __init__(
         self,
@@ -40,7 +43,7 @@ class Ranker:
         *,
         trees: int,
         examination: Examination | None = None,
-        compiled: Any | None = None,
+        compiled: CompiledTrees | None = None,
     ) -> None:
         """`model`: LightGBM's text form; `probe`: float32 rows that parity is checked on.
 
@@ -54,7 +57,7 @@ class Ranker:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether the trees run as machine code of this host."""
+        """Whether the trees are walked by compiled code."""
         return self._compiled is not None
 
     @cached_property
@@ -72,13 +75,15 @@ class Ranker:
         seed: int,
         config: RankerConfig | None = None,
         init: Ranker | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> tuple[Ranker, dict[str, float]]:
         """Train on rows in time order. Returns the ranker and its metrics.
 
         `init`: a warm start; its trees are kept and at most `warm_trees` are added, unless that
-        passes `max_trees`: then the training is cold. Raises DataError without a click.
+        passes `max_trees`: then the training is cold. `checkpoint`: where a killed training goes on from,
+        chunk by chunk. Raises DataError without a click.
         """
-        config = config or RankerConfig()
+        config = config or RankerConfig(chunk=CHUNK)
         clicked = rows.clicked()
         if not clicked.any():
             raise DataError(
@@ -92,7 +97,7 @@ class Ranker:
         warm = init is not None and init.trees > 0 and init.trees + config.warm_trees <= config.max_trees
         before = Trees(init._model, init.trees) if warm and init is not None else None
         task = Task(rows, examination, config)
-        trees, gain = grow(task, train, valid, before=before, seed=seed)
+        trees, gain = grow(task, train, valid, before=before, seed=seed, checkpoint=checkpoint)
         probe = _probe(rows.features, seed)
         ranker = cls(trees.text, probe, trees=trees.count, examination=examination)
         metrics = {
@@ -109,11 +114,11 @@ class Ranker:
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores float64 [n] of candidate features float32 [n, F]."""
-        wide = features.astype(np.float64)
         if self._compiled is not None:
-            found: NDArray[np.float64] = self._compiled.predict(wide, n_jobs=1)
-            return found
-        scores: NDArray[np.float64] = self._booster.predict(wide, raw_score=True, num_threads=1)
+            return self._compiled.predict(features)
+        scores: NDArray[np.float64] = self._booster.predict(
+            features.astype(np.float64), raw_score=True, num_threads=1
+        )
         return scores
 
     def contributions(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -152,8 +157,8 @@ class Ranker:
         (folder / "ranker.json").write_text(json.dumps(about))
 
     @classmethod
-    def load(cls, folder: Path, *, cache: Path | None = None) -> Ranker:
-        """Read a ranker; with `cache`, its compiled form where there is one that agrees with it.
+    def load(cls, folder: Path) -> Ranker:
+        """Read a ranker and compile it, if that gives the very scores that it gave.
 
         Raises DataError where it was trained on other features, or gives other scores than it did.
         """
@@ -164,12 +169,13 @@ class Ranker:
                 f"expected {FEATURE_SCHEMA}; retrain it with `shelflife refresh --component ranker`"
             )
         probe, expected = np.load(folder / "probe.npy"), np.load(folder / "expected.npy")
-        compiled = load_compiled(folder / "ranker.txt", cache, probe, expected) if cache is not None else None
         model = (folder / "ranker.txt").read_text()
+        compiled = compile_trees(model)
+        if compiled is not None and not _agree(compiled.predict(probe), expected):
+            compiled = None
         examination = Examination(float(about.get("examination_rate", PRIOR_RATE)))
         ranker = cls(model, probe, trees=about["trees"], examination=examination, compiled=compiled)
-        scores = ranker.predict(probe)
-        if not np.isfinite(scores).all() or not np.allclose(scores, expected, rtol=0, atol=PARITY):
+        if not _agree(ranker.predict(probe), expected):
             raise DataError(
                 f"the ranker in {folder} does not give the scores that it gave when it was trained"
             )
@@ -177,7 +183,15 @@ class Ranker:
 
     def about(self) -> dict[str, Any]:
         """What a registry wants to know."""
-        return {"trees": self.trees, "config": asdict(RankerConfig()), "feature_schema": FEATURE_SCHEMA}
+        return {
+            "trees": self.trees,
+            "config": asdict(RankerConfig(chunk=CHUNK)),
+            "feature_schema": FEATURE_SCHEMA,
+        }
+
+
+def _agree(scores: NDArray[np.float64], expected: NDArray[np.float64]) -> bool:
+    return bool(np.isfinite(scores).all() and np.allclose(scores, expected, rtol=0, atol=_PARITY))
 
 
 def _probe(features: NDArray[np.float32], seed: int) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.errors import ShelflifeError
+from models.checkpoints import Checkpoint, Descent
 from models.fitting import batches, fit_temperature, limited_threads, softmax
 from models.metrics import expected_calibration_error
 
@@ -55,11 +56,12 @@ def train(
     threads: int,
     knows_all: bool = False,
     held: NDArray[np.bool_] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainedNetwork:
     """Train on uint8 [n, 28, 28] with one cycle of Adam.
 
     `held` bool [n]: kept for the temperature, a random tenth where it is not given; `knows_all`: the
-    start has been trained on all of the classes.
+    start has been trained on all of the classes; `checkpoint`: where a killed training goes on from.
     """
     rng = np.random.default_rng(seed)
     if held is None:
@@ -67,7 +69,9 @@ def train(
     weights = {k: v.copy() for k, v in start.items()} if start else _initial(classes, rng)
     share = 1.0 if start is None else _KNOWN if knows_all else _WARM
     with limited_threads(threads):
-        weights = _descend(images[~held], labels[~held], weights, rng=rng, epochs=epochs, rate=share)
+        weights = _descend(
+            images[~held], labels[~held], weights, rng=rng, epochs=epochs, rate=share, checkpoint=checkpoint
+        )
         logits = _logits(images[held], weights)
         temperature = fit_temperature(logits, labels[held])
         graph = _graph(weights, temperature)
@@ -146,6 +150,7 @@ def _descend(
     rng: np.random.Generator,
     epochs: int,
     rate: float,
+    checkpoint: Checkpoint | None,
 ) -> Weights:
     import torch
     from torch.nn import functional
@@ -158,19 +163,17 @@ def _descend(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, _PEAK_RATE * rate, total_steps=steps, pct_start=0.25
     )
-    step = 0
-    for _ in range(epochs):
-        for part in batches(len(labels), size, rng):
-            step += 1
-            batch = images[part]
-            mirrored = rng.random(len(batch)) < 0.5
-            batch = np.where(mirrored[:, None, None], batch[:, :, ::-1], batch)
-            loss = functional.cross_entropy(_forward(w, batch, training=True), torch.from_numpy(labels[part]))
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if step < steps:
-                schedule.step()
+    descent = Descent(w, optimizer, schedule, checkpoint)
+    for part in descent.batches(len(labels), size, epochs=epochs, rng=rng):
+        batch = images[part]
+        mirrored = rng.random(len(batch)) < 0.5
+        batch = np.where(mirrored[:, None, None], batch[:, :, ::-1], batch)
+        loss = functional.cross_entropy(_forward(w, batch, training=True), torch.from_numpy(labels[part]))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if schedule.last_epoch < steps - 1:
+            schedule.step()
     return {name: tensor.detach().numpy().copy() for name, tensor in w.items()}
 
 

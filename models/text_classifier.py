@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from infra.errors import DataError
 from infra.files import write_atomic
+from models.checkpoints import Checkpoint, Descent
 from models.fitting import TrainableTokens, batches, fit_temperature, limited_threads, softmax
 from models.hashing import TokenTable, tokenise
 
@@ -52,10 +53,12 @@ class TextClassifier:
         epochs: int = 4,
         dim: int = 16,
         threads: int = 1,
+        checkpoint: Checkpoint | None = None,
     ) -> TextClassifier:
         """Learn `labels` [n] of `texts` [n]. `init` is a warm start: its classes stay, new ones are added.
 
-        A tenth of the distinct texts, all rows of each, is held out for the temperature.
+        A tenth of the distinct texts, all rows of each, is held out for the temperature. `checkpoint`:
+        where a killed training goes on from.
         """
         if len(texts) != len(labels):
             raise DataError(f"{len(texts)} texts and {len(labels)} labels; expected one label a text")
@@ -74,7 +77,9 @@ class TextClassifier:
         head, bias = _start(init, dim, len(classes))
         held = _held_out(texts, rng)
         with limited_threads(threads):
-            rows, head, bias = _train(texts, y, ~held, rows, head, bias, rng=rng, epochs=epochs)
+            rows, head, bias = _train(
+                texts, y, ~held, rows, head, bias, rng=rng, epochs=epochs, checkpoint=checkpoint
+            )
         table = TokenTable(rows)
         return _calibrated(
             classes, head, bias, table, [t for t, h in zip(texts, held, strict=True) if h], y[held]
@@ -144,6 +149,7 @@ def _train(
     *,
     rng: np.random.Generator,
     epochs: int,
+    checkpoint: Checkpoint | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     import torch
     from torch.nn import functional
@@ -157,14 +163,14 @@ def _train(
     size = int(np.clip(len(labels) // 32, *_BATCH))
     steps = epochs * len(batches(len(labels), size, np.random.default_rng(0)))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=max(steps, 1))
-    for _ in range(epochs):
-        for part in batches(len(labels), size, rng):
-            logits = words.text_vectors(padded[part]) @ w + b
-            loss = functional.cross_entropy(logits, torch.from_numpy(labels[part]))
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
+    descent = Descent({"words": words.parameter, "head": w, "bias": b}, optimizer, schedule, checkpoint)
+    for part in descent.batches(len(labels), size, epochs=epochs, rng=rng):
+        logits = words.text_vectors(padded[part]) @ w + b
+        loss = functional.cross_entropy(logits, torch.from_numpy(labels[part]))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
     return words.rows(), w.detach().numpy().copy(), b.detach().numpy().copy()
 
 

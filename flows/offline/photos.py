@@ -19,6 +19,7 @@ from data.sources import fashion_mnist
 from flows.offline.inputs import Inputs
 from infra.cache import ensure
 from infra.settings import Settings
+from models.checkpoints import Checkpoint
 from models.image_classifier import ImageClassifier
 from models.image_index import ImageIndex
 from models.residual_network import EMBEDDING_DIM
@@ -70,6 +71,7 @@ def fit_photos(
     *,
     seed: int,
     init: ImageClassifier | None,
+    checkpoint: Checkpoint | None = None,
 ) -> ImageClassifier:
     """A classifier of the shop's departments. `init`: the champion's for a warm start, None for the base.
 
@@ -96,6 +98,7 @@ def fit_photos(
         epochs=1 if known else 3,
         init=start,
         held=calibrates(photos),
+        checkpoint=checkpoint,
     )
 
 

@@ -12,13 +12,12 @@ from typing import Any
 from flows.offline.gate import MARGIN, Verdict, judge
 from flows.offline.inputs import Inputs, load_inputs
 from flows.offline.refusals import record_refusals
-from flows.offline.train import Parts
+from flows.offline.train import Parts, drop_checkpoints
 from infra.clock import Clock, open_clock
 from infra.errors import DataError
 from infra.processes import exclusive
 from infra.registry import Registry, open_registry
 from infra.settings import Settings
-from models.compiled import compile_ranker
 from models.release import (
     Manifest,
     Release,
@@ -36,7 +35,7 @@ __all__ = ["promote", "publish_parts", "reconcile", "rollback"]
 
 
 def publish_parts(settings: Settings, parts: Parts, inputs: Inputs, *, clock: Clock) -> Manifest:
-    """Make a release of the parts, compile its ranker for this host, and record it in the registry."""
+    """Make a release of the parts and record it in the registry."""
     layout = settings.layout
     metrics = {
         f"{name}.{key}": value
@@ -51,9 +50,7 @@ def publish_parts(settings: Settings, parts: Parts, inputs: Inputs, *, clock: Cl
         parent=champion(layout) or "",
         metrics=metrics,
     )
-    folder = publish(layout, manifest)
-    if "ranker" in manifest.artifacts:
-        compile_ranker(folder / "ranker" / "ranker.txt", layout.compiled)
+    publish(layout, manifest)
     registry = open_registry(layout.mlflow)
     for name in parts.made:
         artifact, cost = parts.artifacts[name], parts.costs[name]
@@ -67,6 +64,7 @@ def publish_parts(settings: Settings, parts: Parts, inputs: Inputs, *, clock: Cl
             resources=asdict(cost),
         )
     registry.register_release(asdict(manifest))
+    drop_checkpoints(settings, parts.made)
     return manifest
 
 

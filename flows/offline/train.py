@@ -5,15 +5,19 @@ Each returns the artifact with its metrics and what it cost. It does not publish
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
+import models
 from data.sources import fashion_mnist
 from flows.offline.inputs import Inputs, Scorers, clicked_pairs, clicked_queries, ranker_rows
 from flows.offline.photos import fit_photos, shop_photos
@@ -22,8 +26,9 @@ from infra.errors import DataError
 from infra.resources import Cost, cpu_s, measured, nice_down
 from infra.settings import Settings
 from models.candidate_features import FEATURE_SCHEMA
+from models.checkpoints import Checkpoint
 from models.encoder import Encoder, item_text
-from models.ranker import Ranker
+from models.ranker import Ranker, RankerConfig
 from models.release import Artifact, Release, put_artifact
 from models.text_classifier import TextClassifier
 from models.training_rows import TrainingRows
@@ -33,6 +38,7 @@ __all__ = [
     "Cost",
     "Parts",
     "cpu_s",
+    "drop_checkpoints",
     "learned_us",
     "measured",
     "nice_down",
@@ -152,6 +158,7 @@ def _text_classifier(
             [c for _, c in pairs],
             seed=seed,
             init=parts.get("text_classifier") if warm else None,
+            checkpoint=_checkpoint(settings, "text_classifier", inputs, parts, warm=warm, seed=seed),
         )
     return _put(settings, parts, model, "text_classifier", inputs, cost, clock, dict(model.report))
 
@@ -167,7 +174,8 @@ def _image_classifier(
         if not classes:
             return parts.without("image_classifier").without("image_index")
         init = parts.get("image_classifier") if warm else None
-        model = fit_photos(settings, photos, labels, classes, seed=seed, init=init)
+        checkpoint = _checkpoint(settings, "image_classifier", inputs, parts, warm=warm, seed=seed)
+        model = fit_photos(settings, photos, labels, classes, seed=seed, init=init, checkpoint=checkpoint)
     provides = {"photo_space": model.photo_space}
     metrics = dict(model.report)
     return _put(settings, parts, model, "image_classifier", inputs, cost, clock, metrics, provides=provides)
@@ -189,7 +197,9 @@ def _encoder(
             queries = [item_text(orjson.loads(inputs.state.payload(r))) for r in before.tolist()]
         texts = {r: item_text(orjson.loads(inputs.state.payload(r))) for r in np.unique(rows).tolist()}
         init = parts.get("encoder") if warm else None
-        model = Encoder.fit(queries, [texts[r] for r in rows.tolist()], weights, seed=seed, init=init)
+        checkpoint = _checkpoint(settings, "encoder", inputs, parts, warm=warm, seed=seed)
+        items = [texts[r] for r in rows.tolist()]
+        model = Encoder.fit(queries, items, weights, seed=seed, init=init, checkpoint=checkpoint)
     metrics = {"pairs": float(len(queries))}
     provides = {"embedding_space": model.space_id}
     return _put(settings, parts, model, "encoder", inputs, cost, clock, metrics, provides=provides)
@@ -204,11 +214,41 @@ def _ranker(
         rows: TrainingRows = ranker_rows(inputs, parts.scorers())
         if not (rows.labels > 0).any() and parts.get("ranker") is None:
             return parts  # a shop without clicks is served in order of retrieval
-        model, metrics = Ranker.fit(rows, seed=seed, init=parts.get("ranker") if warm else None)
+        init = parts.get("ranker") if warm else None
+        checkpoint = _checkpoint(settings, "ranker", inputs, parts, warm=warm, seed=seed)
+        config = RankerConfig(half_life_d=inputs.half_life_d)
+        model, metrics = Ranker.fit(rows, seed=seed, config=config, init=init, checkpoint=checkpoint)
     requires = {"feature_schema": FEATURE_SCHEMA}
     if encoder is not None:
         requires["embedding_space"] = encoder.space_id
     return _put(settings, parts, model, "ranker", inputs, cost, clock, metrics, requires=requires)
+
+
+def _checkpoint(
+    settings: Settings, name: str, inputs: Inputs, parts: Parts, *, warm: bool, seed: int
+) -> Checkpoint:
+    """Where this very training goes on from: same data, settings, models beneath it, and code."""
+    begun = parts.artifacts[name].content if warm and name in parts.artifacts else ""
+    same = [name, inputs.snapshot, seed, begun, scorers_key(parts.artifacts), FEATURE_SCHEMA, _code()]
+    key = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
+    return Checkpoint(_checkpoint_path(settings, name), key)
+
+
+def drop_checkpoints(settings: Settings, names: Iterable[str]) -> None:
+    """Forget what trainings had learnt, once their models are in the registry."""
+    for name in names:
+        _checkpoint_path(settings, name).unlink(missing_ok=True)
+
+
+def _checkpoint_path(settings: Settings, name: str) -> Path:
+    return settings.layout.checkpoints / f"{name}.safetensors"
+
+
+@lru_cache(maxsize=1)
+def _code() -> str:
+    """Names the code of the models: what other code had learnt is not gone on from."""
+    files = sorted(Path(models.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
 def _put(

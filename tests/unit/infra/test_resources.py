@@ -65,6 +65,14 @@ def test_the_peak_is_of_the_block_and_of_those_around_it() -> None:
     assert outer.peak_mb == pytest.approx(large.peak_mb, abs=20)
 
 
+def test_blocks_of_equal_peaks_are_told_apart() -> None:
+    with measured() as first:
+        with measured() as second, measured():
+            pass
+        assert second.wall_s > 0
+    assert first.peak_mb > 0
+
+
 def test_a_block_that_fails_is_measured_too() -> None:
     with pytest.raises(ZeroDivisionError), measured() as cost:
         1 / 0  # noqa: B018
