@@ -104,7 +104,7 @@ def study_interval(
     told_of = {(p.component, duration_us(p.interval), p.fraction): p.ndcg10 for p in results}
     if ask.dump is not None:
         progress("writing TREC files")
-        _dump(ask.dump, main, first, delay_us)
+        _dump(ask.dump, runs, each, delay_us)
     return StudyRecord(
         question=question(ask.component),
         source=ask.source,
@@ -316,13 +316,17 @@ def _curves(
     return tuple(curves), tuple(heats), tuple(kinds)
 
 
-def _dump(dump: Path, runs: Sequence[AgeRun], told: Sequence[Told], delay_us: int) -> None:
-    slices = [part for r in runs for part in r.panel.slices]
+def _dump(
+    dump: Path, runs: Mapping[str, Sequence[AgeRun]], each: Mapping[str, Sequence[Told]], delay_us: int
+) -> None:
+    """Every policy's scores of every component, on the same slices."""
+    slices = [part for r in next(iter(runs.values())) for part in r.panel.slices]
     scores = {
         f"{t.component} {t.name} {t.fraction:g}": [
-            one for r in runs for one in r.candidates(t.interval_us, t.fraction, delay_us=delay_us)
+            one for r in own for one in r.candidates(t.interval_us, t.fraction, delay_us=delay_us)
         ]
-        for t in told
+        for component, own in runs.items()
+        for t in each[component]
     }
     write_trec(dump, slices, scores)
 
