@@ -19,10 +19,25 @@ _TYPED = ", ".join(f"{name} {type_}" for name, type_ in TYPES.items())
 
 UNKNOWN_ITEM = "unknown item"
 
+# known_time first: what the shop knew first is what it knew.
+_ORDERED = ("known_time", "event_time", *(n for n in TYPES if n not in ("known_time", "event_time")))
+_ORDER = ", ".join(_ORDERED)
+
+
+def _row(table: str) -> str:
+    return "row(" + ", ".join(f"{table}.{name}" for name in _ORDERED) + ")"
+
+
 SETTINGS = "SET preserve_insertion_order = false"
 
+SCHEMA = 1  # of the store's tables; a newer number is of a newer Shelflife
+SCHEMA_HELD = "SELECT max(number) FROM store_schema"
+
 TABLES = f"""
+CREATE TABLE IF NOT EXISTS store_schema (number INTEGER);
+INSERT INTO store_schema SELECT {SCHEMA} WHERE NOT EXISTS (SELECT 1 FROM store_schema);
 CREATE TABLE IF NOT EXISTS events ({_TYPED}, commit_number INTEGER);
+ALTER TABLE events ADD COLUMN IF NOT EXISTS gone INTEGER;
 CREATE TABLE IF NOT EXISTS items (item_id BIGINT, commit_number INTEGER);
 CREATE TABLE IF NOT EXISTS quarantine ({_TYPED}, raw VARCHAR, reason VARCHAR, commit_number INTEGER);
 CREATE TABLE IF NOT EXISTS segments (
@@ -31,6 +46,14 @@ CREATE TABLE IF NOT EXISTS segments (
 CREATE TABLE IF NOT EXISTS commits (
     number INTEGER, held BIGINT, rows BIGINT, first_us BIGINT, last_us BIGINT, watermark_us BIGINT,
     hash_sum VARCHAR);
+CREATE TABLE IF NOT EXISTS floors (floor_us BIGINT, rows BIGINT, hash_sum VARCHAR);
+CREATE SEQUENCE IF NOT EXISTS generations;
+CREATE TABLE IF NOT EXISTS parts (
+    file VARCHAR, first_commit INTEGER, last_commit INTEGER, rows BIGINT, gone BIGINT, first_us BIGINT,
+    last_us BIGINT);
+INSERT INTO parts
+SELECT printf('part-%08d.parquet', number), number, number, rows, 0, first_us, last_us FROM commits
+WHERE rows > 0 AND NOT EXISTS (SELECT 1 FROM parts) AND NOT EXISTS (SELECT 1 FROM floors);
 """
 
 KNOWN_FILES = "SELECT path, size, mtime_ns FROM segments"
@@ -119,41 +142,93 @@ _UNKNOWN = f"(kind BETWEEN 1 AND {ORDER} AND item_id IN (SELECT item_id FROM unk
 # The same bad row may come in two segments: it is set aside once.
 SET_ASIDE = f"""
 INSERT INTO quarantine
-SELECT {COLUMNS}, raw, coalesce(reason, '{UNKNOWN_ITEM}'), $commit::INTEGER FROM staged
+SELECT {COLUMNS}, raw, coalesce(reason, '{UNKNOWN_ITEM}'), $commit::INTEGER FROM staged AS new
 WHERE (reason IS NOT NULL OR {_UNKNOWN})
-    AND (event_id IS NULL OR event_id NOT IN (SELECT event_id FROM quarantine WHERE event_id IS NOT NULL))
-QUALIFY event_id IS NULL OR row_number() OVER (PARTITION BY event_id ORDER BY known_time, event_time) = 1"""
+    AND (event_id IS NULL OR NOT EXISTS (
+        SELECT 1 FROM quarantine AS held
+        WHERE held.event_id = new.event_id AND {_row("held")} IS NOT DISTINCT FROM {_row("new")}))
+QUALIFY event_id IS NULL OR row_number() OVER (PARTITION BY {COLUMNS}) = 1"""
 SET_ASIDE_COUNTS = "SELECT reason, count(*) FROM quarantine WHERE commit_number = $commit GROUP BY 1"
-COUNT_GOOD = f"""
-SELECT count(*), count(DISTINCT event_id), coalesce(sum(released::INTEGER), 0)::BIGINT FROM staged
-WHERE reason IS NULL AND NOT {_UNKNOWN}"""
+COUNT_BAD = f"SELECT count(*) FROM staged WHERE reason IS NOT NULL OR {_UNKNOWN}"
+BAD_GO = f"DELETE FROM staged WHERE reason IS NOT NULL OR {_UNKNOWN}"
 
+# Replay: what is held by now in a good copy goes for good; the rest is judged again.
+REPLAYED_GO = """
+DELETE FROM quarantine WHERE event_id IN (SELECT event_id FROM events WHERE gone IS NULL)"""
+REPLAY = f"""
+INSERT INTO staged
+WITH read AS (SELECT {COLUMNS}, CASE WHEN raw IS NOT NULL THEN reason END AS fault, raw FROM quarantine)
+SELECT {COLUMNS}, raw, {_REASON}, true FROM read"""
+CLEAR_QUARANTINE = "DELETE FROM quarantine"
 
-_FIRST = "PARTITION BY event_id ORDER BY known_time, event_time, kind, item_id, payload"
+FLOOR = "SELECT coalesce(max(floor_us), 0) FROM floors"
+EXPIRED_GO = "DELETE FROM staged WHERE known_time < $floor AND reason IS NULL"
 
+# Of several rows of one event the least in the order of their columns stays, whenever which one came.
+COUNT_STAGED = "SELECT count(*), coalesce(sum(released::INTEGER), 0)::BIGINT FROM staged"
+TWICE = """
+CREATE OR REPLACE TEMP TABLE twice AS
+SELECT event_id FROM staged GROUP BY event_id HAVING count(*) > 1"""
+COUNT_TWICE = "SELECT count(*) FROM twice"
+REPEATED_GO = f"""
+DELETE FROM staged WHERE rowid IN (
+    SELECT spot FROM (
+        SELECT rowid AS spot, row_number() OVER (PARTITION BY event_id ORDER BY {_ORDER}) AS place
+        FROM staged WHERE event_id IN (SELECT event_id FROM twice))
+    WHERE place > 1)"""
+AGAIN = """
+CREATE OR REPLACE TEMP TABLE again AS
+SELECT event_id FROM staged WHERE event_id IN (SELECT event_id FROM events WHERE gone IS NULL)"""
+COUNT_AGAIN = "SELECT count(*) FROM again"
+BETTER = f"""
+CREATE OR REPLACE TEMP TABLE better AS
+SELECT new.event_id FROM staged AS new
+JOIN events AS held ON new.event_id = held.event_id AND held.gone IS NULL
+WHERE {_row("new")} < {_row("held")}"""
+COUNT_BETTER = "SELECT count(*) FROM better"
+AGAIN_GO = """
+DELETE FROM staged WHERE event_id IN (SELECT event_id FROM again)
+    AND event_id NOT IN (SELECT event_id FROM better)"""
+SUPERSEDE = """
+UPDATE events SET gone = $commit WHERE gone IS NULL AND event_id IN (SELECT event_id FROM better)"""
+SUPERSEDED = f"SELECT {COLUMNS} FROM events WHERE gone = $commit"
+NEW_ROWS = f"INSERT INTO events SELECT {COLUMNS}, $commit::INTEGER, NULL FROM staged"
+STAGED = f"SELECT {COLUMNS} FROM staged"
+TIMES = """
+SELECT event_time, known_time FROM events WHERE commit_number = $commit AND gone IS NULL
+ORDER BY known_time, event_id"""
+DROP_STAGED = """
+DROP TABLE staged; DROP TABLE unknown; DROP TABLE twice; DROP TABLE again; DROP TABLE IF EXISTS better"""
 
-def new_rows(*, filtered: bool, repeated: bool) -> str:
-    """Insert what is not held yet. `filtered`: some rows are bad; `repeated`: some come twice."""
-    good = f"AND reason IS NULL AND NOT {_UNKNOWN}" if filtered else ""
-    once = f"QUALIFY row_number() OVER ({_FIRST}) = 1" if repeated else ""
-    return f"""
-INSERT INTO events SELECT {COLUMNS}, $commit::INTEGER FROM staged
-WHERE event_id NOT IN (SELECT event_id FROM events) {good} {once}"""
-
-
-COMMITTED = f"SELECT {COLUMNS} FROM events WHERE commit_number = $commit"
-DROP_STAGED = "DROP TABLE staged; DROP TABLE unknown"
-
-COMMITS = "SELECT number, rows, first_us, last_us FROM commits WHERE rows > 0 ORDER BY number"
+COMMIT_STARTS = "SELECT number, first_us FROM commits WHERE rows > 0 ORDER BY number DESC LIMIT $most"
 WRITERS = "SELECT writer, first_seq, last_seq, part, parts FROM segments WHERE writer <> ''"
-KIND_COUNTS = "SELECT kind, count(*) FROM events GROUP BY kind ORDER BY kind"
+KIND_COUNTS = "SELECT kind, count(*) FROM events WHERE gone IS NULL GROUP BY kind ORDER BY kind"
 QUARANTINE_COUNTS = "SELECT reason, count(*) FROM quarantine GROUP BY reason ORDER BY reason"
 SEGMENT_COUNT = "SELECT count(*) FROM segments"
 
+PARTS = "SELECT file, first_commit, last_commit, rows, gone, first_us, last_us FROM parts ORDER BY 2"
+ADD_PART = "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)"
+REMOVE_PARTS = "DELETE FROM parts WHERE first_commit >= ? AND last_commit <= ?"
+GENERATION = "SELECT nextval('generations')"
+TOUCHED_COMMITS = "SELECT DISTINCT commit_number FROM events WHERE gone = $commit"
+OF_COMMITS = """
+SELECT count(*), count(gone), min(known_time), max(known_time) FROM events
+WHERE commit_number BETWEEN ? AND ?"""
 
-def write_part(path: str, commit: int) -> str:
-    """Write a commit's events in canonical order to a Parquet file."""
+LAST_FLOOR = "SELECT floor_us, rows, hash_sum FROM floors UNION ALL SELECT 0, 0, '0' ORDER BY 1 DESC LIMIT 1"
+ADD_FLOOR = "INSERT INTO floors VALUES (?, ?, ?)"
+BEFORE_FLOOR = f"SELECT {COLUMNS} FROM events WHERE known_time < ? AND gone IS NULL"
+EXPIRE_EVENTS = "DELETE FROM events WHERE known_time < ?"
+EXPIRE_QUARANTINE = """
+DELETE FROM quarantine WHERE commit_number IN (SELECT number FROM commits WHERE watermark_us < ?)"""
+LESS_HELD = "UPDATE commits SET held = ?, hash_sum = ? WHERE number = ?"
+
+
+def write_part(path: str, first: int, last: int) -> str:
+    """Write the events of a range of commits in canonical order to a Parquet file."""
     quoted = path.replace("'", "''")
     return f"""
-COPY (SELECT {COLUMNS} FROM events WHERE commit_number = {commit} ORDER BY known_time, event_id)
+COPY (
+    SELECT {COLUMNS}, commit_number, gone FROM events WHERE commit_number BETWEEN {first} AND {last}
+    ORDER BY known_time, event_id)
 TO '{quoted}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 122880)"""

@@ -125,6 +125,7 @@ class Settings:
     haproxy_stats_port: int = 8404
     haproxy_metrics_port: int = 9101
     seed: int = 7
+    retention_d: int = 0  # shop days of events that are kept; 0: all
     train_memory_mb: int = 0
 
     @property

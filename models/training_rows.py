@@ -121,19 +121,21 @@ def training_rows(
     classifier: TextClassifier | None,
     speller: Speller | None,
     vectors: tuple[NDArray[np.int64], NDArray[np.float32]] | None,
+    state: State | None = None,
 ) -> TrainingRows:
     """Replay `events` (canonical, from the first) and take the features of `requests`.
 
     `encoder`, `classifier`, `speller`: of the release being built; their scores are recomputed, None
     gives zeros. What they cannot recompute (the photo's category, the vector of a similar item) is
     taken as it was served.
-    `vectors`: (item ids int64 [m], item vectors float32 [m, dim]) of that encoder.
+    `vectors`: (item ids int64 [m], item vectors float32 [m, dim]) of that encoder. `state`: what the
+    first event meets, None the empty one; the replay changes it.
     """
     batch = Batch(events)
-    state = State()
+    state = state or State()
     by_row = state.bind(batch)
     item_rows = by_row.item_row[requests.rows]
-    item_ids = _ids_by_row(batch, by_row.item_row)
+    item_ids = _ids_by_row(batch, by_row.item_row, state.item_ids)
     state.reserve(items=len(item_ids))
     dim = vectors[1].shape[1] if vectors is not None else 1
     aligned = np.zeros((len(item_ids), dim), np.float32)
@@ -194,9 +196,10 @@ def training_rows(
     )
 
 
-def _ids_by_row(batch: Batch, item_row: NDArray[np.int32]) -> NDArray[np.int64]:
-    """The item id of each row that the batch makes, for a state that starts empty: int64 [rows]."""
-    ids = np.full(int(item_row.max(initial=-1)) + 1, -1, np.int64)
+def _ids_by_row(batch: Batch, item_row: NDArray[np.int32], known: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The item id of each row: those `known` int64 to the state, and those that the batch makes."""
+    ids = np.full(max(int(item_row.max(initial=-1)) + 1, len(known)), -1, np.int64)
+    ids[: len(known)] = known
     held = item_row >= 0
     ids[item_row[held]] = batch.item_id[held]
     return ids

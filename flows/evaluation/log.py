@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from data.schema import CART, CLICK, IMPRESSION, NONE_ID, ORDER, SEARCH
 from data.shop import Request
-from data.state import State
 from flows.evaluation.ablation import ABLATIONS
 from flows.evaluation.judgements import Judged
 from flows.evaluation.retrievers import Retrievers
@@ -63,7 +62,7 @@ def questions(inputs: Inputs, *, most: int, seed: int) -> list[Question]:
 
 def ask(release: Release, inputs: Inputs, asked: list[Question], *, ablate: bool = False) -> list[Judged]:
     """The retrievers' answers to each question with the state as of it."""
-    state, done = State(), 0
+    state, done = inputs.opened(), 0
     judged: list[Judged] = []
     retrievers: Retrievers | None = None
     for number, question in enumerate(asked, 1):

@@ -6,6 +6,7 @@ reads no truth, and holds back the newest held-out sessions for the gate.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 
 from data.fractions import in_fraction
 from data.replica import current_state
+from data.retention import opening_state
 from data.schema import CART, CLICK, IMPRESSION, NONE_ID, ORDER, SEARCH, SURFACES
-from data.snapshots import Published, published, read_events
+from data.snapshots import Published, as_of, published, read_events
 from data.state import State
 from infra.clock import DAY_US, HOUR_US
-from infra.errors import DataError
+from infra.errors import ConfigError, DataError
 from infra.settings import Home
 from models.encoder import Encoder, item_text
 from models.speller import Speller
@@ -35,6 +37,7 @@ __all__ = [
     "LABEL_DELAY_US",
     "Inputs",
     "Scorers",
+    "Selection",
     "all_vectors",
     "asked_at",
     "clicked_pairs",
@@ -42,6 +45,7 @@ __all__ = [
     "gate_rows",
     "group_keys",
     "held_out",
+    "inputs_of",
     "load_inputs",
     "ranker_rows",
 ]
@@ -60,10 +64,44 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Events (canonical, from the first up to the watermark) and the state as of them.
+class Selection:
+    """Which of the published events a training learns from, and how much each counts.
 
-    The window is [since_us, watermark_us]; `fraction` is of its sessions and of the items.
+    `window_d`: shop days before the watermark (a sliding window), None all (cumulative); `fraction`: of
+    the window's sessions, nested; `half_life_d`: age at which a request counts half (exponential
+    forgetting), None never; `label_delay_us`: requests of the newest stretch, whose shoppers may still
+    react, are left out. Raises ConfigError for what is impossible.
+    """
+
+    window_d: float | None = 7.0
+    fraction: float = 1.0
+    half_life_d: float | None = None
+    label_delay_us: int = LABEL_DELAY_US
+
+    def __post_init__(self) -> None:
+        for name in ("window_d", "half_life_d"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and np.isfinite(value)):
+                raise ConfigError(f"{name} is {value:g}; expected more than 0, or none")
+        if not 0 < self.fraction <= 1:
+            raise ConfigError(f"fraction is {self.fraction:g}; expected above 0 and at most 1")
+        if self.label_delay_us < 0:
+            raise ConfigError(f"label_delay_us is {self.label_delay_us}; expected 0 or more")
+
+    def weights(self, known_us: NDArray[np.int64], *, now_us: int) -> NDArray[np.float64]:
+        """How much what was known at these times counts at `now_us`: float64 [n] in (0, 1]."""
+        if self.half_life_d is None:
+            return np.ones(len(known_us))
+        age_d = np.maximum(now_us - known_us, 0) / DAY_US
+        return np.asarray(np.exp2(-age_d / self.half_life_d), np.float64)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Events (canonical, from the first kept up to the watermark) and the state as of them.
+
+    The window is [since_us, watermark_us]; `fraction` is of its sessions and of the items; `half_life_d`
+    of the recency weights, None where all count alike; `held`: what they were read from.
     """
 
     events: pa.Table
@@ -73,6 +111,12 @@ class Inputs:
     fraction: float
     snapshot: dict[str, Any]
     cache: dict[tuple[str, ...], tuple[TrainingRows, NDArray[np.bool_]]] = field(default_factory=dict)
+    half_life_d: float | None = None
+    held: Published | None = None
+
+    def opened(self) -> State:
+        """A new state as the first event meets it: empty, or that of all that retention removed."""
+        return State() if self.held is None else opening_state(self.held)
 
     def kept(self, keys: NDArray[np.int64], *, salt: str) -> NDArray[np.bool_]:
         """Whether each key belongs to the fraction."""
@@ -80,32 +124,65 @@ class Inputs:
 
 
 def load_inputs(
-    layout: Home, *, window_d: float | None, fraction: float = 1.0, label_delay_us: int = LABEL_DELAY_US
+    layout: Home,
+    *,
+    window_d: float | None,
+    fraction: float = 1.0,
+    half_life_d: float | None = None,
+    label_delay_us: int = LABEL_DELAY_US,
 ) -> Inputs:
-    """The newest published snapshot as training inputs. DataError where nothing is published yet."""
+    """The newest published snapshot as training inputs; what they mean: `Selection`.
+
+    Raises DataError where nothing is published yet, ConfigError for an impossible selection.
+    """
+    chosen = Selection(window_d, fraction, half_life_d, label_delay_us)
     held: Published = published(layout)
     if held.rows == 0:
         raise DataError(f"no events in {layout.root}; run `shelflife ingest` after bringing some in")
-    events = read_events(held, columns=list(COLUMNS))
-    state = current_state(layout)
-    watermark = held.watermark_us
-    since = 0 if window_d is None else watermark - int(window_d * DAY_US)
+    since = 0 if window_d is None else held.watermark_us - int(window_d * DAY_US)
+    snapshot = {
+        "commit": held.commit,
+        "content_hash": held.content_hash,
+        "rows": held.rows,
+        "watermark_us": held.watermark_us,
+        "since_us": since,
+        "floor_us": held.floor_us,
+        "expired": held.expired,
+        "window_d": window_d,
+        "fraction": fraction,
+        "half_life_d": half_life_d,
+        "label_delay_us": label_delay_us,
+    }
+    return _inputs(held, current_state(layout), chosen, snapshot)
+
+
+def inputs_of(layout: Home, snapshot: Mapping[str, Any]) -> Inputs:
+    """The inputs of a training that was recorded with this snapshot, once more; the state is folded anew.
+
+    Raises DataError where retention has removed what the training read.
+    """
+    held = as_of(published(layout), snapshot)
+    state = opening_state(held)
+    state.apply(read_events(held))
+    chosen = Selection(
+        snapshot["window_d"],
+        snapshot["fraction"],
+        snapshot.get("half_life_d"),
+        snapshot["label_delay_us"],
+    )
+    return _inputs(held, state, chosen, dict(snapshot))
+
+
+def _inputs(held: Published, state: State, chosen: Selection, snapshot: dict[str, Any]) -> Inputs:
     return Inputs(
-        events=events,
+        events=read_events(held, columns=list(COLUMNS)),
         state=state,
-        watermark_us=watermark,
-        since_us=since,
-        fraction=fraction,
-        snapshot={
-            "commit": held.commit,
-            "content_hash": held.content_hash,
-            "rows": held.rows,
-            "watermark_us": watermark,
-            "since_us": since,
-            "window_d": window_d,
-            "fraction": fraction,
-            "label_delay_us": label_delay_us,
-        },
+        watermark_us=snapshot["watermark_us"],
+        since_us=snapshot["since_us"],
+        fraction=chosen.fraction,
+        snapshot=snapshot,
+        half_life_d=chosen.half_life_d,
+        held=held,
     )
 
 
@@ -203,6 +280,7 @@ def _rows(inputs: Inputs, scorers: Scorers) -> tuple[TrainingRows, NDArray[np.bo
             classifier=scorers.classifier,
             speller=scorers.speller,
             vectors=None if encoder is None else all_vectors(encoder, inputs.state, scorers.index),
+            state=inputs.opened(),
         )
         inputs.cache.clear()  # one set of rows may be hundreds of megabytes
         inputs.cache[scorers.key] = (replace(rows, session_ids=sessions[keep]), gate[keep])
@@ -221,8 +299,8 @@ def clicked_queries(
 ) -> tuple[list[str], NDArray[np.int32], NDArray[np.float64]]:
     """What was typed and then clicked in the window: (queries [n], item rows int32 [n], weights [n]).
 
-    Weights are 1 for a click, 2 for a cart, 3 for an order. The gate's sessions are left out;
-    `for_scorers` leaves the ranker's out too.
+    Weights are 1 for a click, 2 for a cart, 3 for an order, times their recency. The gate's sessions
+    are left out; `for_scorers` leaves the ranker's out too.
     """
     at, weight = _learnt(inputs, for_scorers=for_scorers)
     asked = asked_at(inputs.events, at)
@@ -263,7 +341,11 @@ def _learnt(inputs: Inputs, *, for_scorers: bool) -> tuple[NDArray[np.int64], ND
     if for_scorers and (kind == IMPRESSION).any():  # without impressions no ranker learns: all is for them
         keep &= _of_scorers(groups)
     at = at[keep]
-    return at, np.select([kind[at] == CART, kind[at] == ORDER], [2.0, 3.0], 1.0)
+    weight = np.select([kind[at] == CART, kind[at] == ORDER], [2.0, 3.0], 1.0)
+    if inputs.half_life_d is not None:
+        recency = Selection(half_life_d=inputs.half_life_d)
+        weight = weight * recency.weights(known[at], now_us=inputs.watermark_us)
+    return at, weight
 
 
 def asked_at(events: pa.Table, at: NDArray[np.int64]) -> NDArray[np.int64]:

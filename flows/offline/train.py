@@ -28,7 +28,7 @@ from infra.settings import Settings
 from models.candidate_features import FEATURE_SCHEMA
 from models.checkpoints import Checkpoint
 from models.encoder import Encoder, item_text
-from models.ranker import Ranker, RankerConfig
+from models.ranker import CHUNK, Ranker, RankerConfig
 from models.release import Artifact, Release, put_artifact
 from models.text_classifier import TextClassifier
 from models.training_rows import TrainingRows
@@ -216,7 +216,7 @@ def _ranker(
             return parts  # a shop without clicks is served in order of retrieval
         init = parts.get("ranker") if warm else None
         checkpoint = _checkpoint(settings, "ranker", inputs, parts, warm=warm, seed=seed)
-        config = RankerConfig(half_life_d=inputs.half_life_d)
+        config = RankerConfig(half_life_d=inputs.half_life_d, chunk=CHUNK)
         model, metrics = Ranker.fit(rows, seed=seed, config=config, init=init, checkpoint=checkpoint)
     requires = {"feature_schema": FEATURE_SCHEMA}
     if encoder is not None:

@@ -81,6 +81,11 @@ def log_panel(
     """
     began = time.perf_counter()
     held = published(settings.layout)
+    if held.floor_us:
+        raise DataError(
+            f"{settings.layout.root} no longer has its first events (SHELFLIFE_RETENTION_D); a study needs a "
+            "log from its beginning: import it into a home that keeps all"
+        )
     events = _checked(settings.layout, held)
     batch = Batch(events)
     acts = batch.known_us[(batch.kind >= IMPRESSION) & (batch.kind <= ORDER)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,15 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data import store
 from data.frames import lock_folder
 from data.journal import JournalWriter
+from data.parts import merges
 from data.schema import CLICK, ITEM_UPSERT, ORDER, SEARCH, USER_UPSERT, event_table
 from data.segments import roll_journals, write_segments
-from data.snapshots import content_hash, published, read_events
+from data.snapshots import as_of, content_hash, published, read_events
 from data.store import IngestReport, ingest_segments
 from infra.clock import HOUR_US, ManualClock
-from infra.errors import EnvironmentError_
+from infra.errors import DataError, EnvironmentError_
 from infra.settings import Home
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -203,7 +204,10 @@ def test_a_second_ingest_at_once_is_refused_in_one_line(layout: Home) -> None:
     assert ingest(layout).rows == 10
 
 
-@pytest.mark.parametrize("step", ["_note_segments", "content_sum", "sync_dir", "write_atomic", "_publish"])
+@pytest.mark.parametrize(
+    "step",
+    ["store._note_segments", "store.content_sum", "parts.sync_dir", "parts.write_atomic", "store.publish"],
+)
 def test_a_crash_at_any_step_is_made_good_by_the_next_run(
     layout: Home, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,9 +224,9 @@ def test_a_crash_at_any_step_is_made_good_by_the_next_run(
     def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for _ in range(1 if step == "sync_dir" else 2):  # that step is behind it the second time
+    for _ in range(1 if step == "parts.sync_dir" else 2):  # that step is behind it the second time
         with monkeypatch.context() as patch:
-            patch.setattr(store, step, crash)
+            patch.setattr(f"data.{step}", crash)
             with pytest.raises(KeyboardInterrupt):
                 ingest(layout)
     write_segments(clicks(range(100, 150)), layout.segments, name="b")
@@ -237,17 +241,17 @@ def test_kill_9_in_the_middle_loses_and_doubles_nothing(layout: Home) -> None:
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from data import store
+from data import parts, store
 from infra.clock import ManualClock
 from infra.settings import Home
 def kill(*a, **k):
     os.kill(os.getpid(), signal.SIGKILL)
-setattr(store, sys.argv[1], kill)
+setattr({{"parts": parts, "store": store}}[sys.argv[1]], sys.argv[2], kill)
 home = Home(Path({str(layout.root)!r}))
 store.ingest_segments(home, allowed_lateness_us={HOUR_US}, clock=ManualClock({NOW}))
 """
-    for step in ("content_sum", "sync_dir"):
-        done = subprocess.run([sys.executable, "-c", code, step], cwd=ROOT, check=False)
+    for step in (("store", "content_sum"), ("parts", "sync_dir")):
+        done = subprocess.run([sys.executable, "-c", code, *step], cwd=ROOT, check=False)
         assert done.returncode == -signal.SIGKILL
     assert ingest(layout).total_rows == 20_010
     assert sorted(read_events(published(layout), kinds=[CLICK])["event_id"].to_pylist()) == list(
@@ -290,3 +294,103 @@ def test_nothing_to_ingest(tmp_path: Path) -> None:
     report = ingest(Home(tmp_path))
     assert (report.rows, report.commit, report.corrupt) == (0, 0, ())
     assert read_events(published(Home(tmp_path))).num_rows == 0
+
+
+def test_of_two_tellings_of_an_event_the_one_known_first_counts_whichever_came_first(layout: Home) -> None:
+    first, later = clicks(range(20)), clicks(range(10), at=T0 + 2 * HOUR_US)
+    write_segments(later, layout.segments, name="later")
+    before = ingest(layout)
+    write_segments(first, layout.segments, name="first")
+    report = ingest(layout)
+    assert (report.rows, report.duplicates, report.total_rows) == (10, 10, 30)
+    held = published(layout)
+    assert content_hash(read_events(held)) == report.content_hash
+    assert read_events(held, kinds=[CLICK])["known_time"].equals(first["known_time"])
+    snapshot = {
+        "commit": 1,
+        "content_hash": before.content_hash,
+        "rows": 20,
+        "watermark_us": 0,
+        "since_us": 0,
+    }
+    then = read_events(as_of(held, snapshot), kinds=[CLICK])
+    assert then["known_time"].equals(later["known_time"])
+    assert set(held.kinds) == {"click", "item_upsert"}
+
+
+def test_small_parts_are_merged_and_an_earlier_commit_can_still_be_read(layout: Home) -> None:
+    reports = []
+    for i in range(20):
+        write_segments(clicks(range(10 * i, 10 * i + 10)), layout.segments, name=f"s{i}")
+        reports.append(ingest(layout))
+    held = published(layout)
+    assert len(held.parts) < 8
+    assert sum(r.compacted for r in reports) > 10
+    assert content_hash(read_events(held)) == reports[-1].content_hash
+    for r in (reports[0], reports[10], reports[-1]):
+        about = {"commit": r.commit, "content_hash": r.content_hash, "rows": r.total_rows,
+                 "watermark_us": r.watermark_us, "since_us": 0}  # fmt: skip
+        assert content_hash(read_events(as_of(held, about))) == r.content_hash
+    with pytest.raises(DataError, match="cannot be repeated"):
+        as_of(held, about | {"content_hash": reports[3].content_hash})
+    folder = layout.snapshots / "events"
+    assert len(list(folder.glob("*.parquet"))) > len(held.parts)  # readers may still be at them
+    status = json.loads((layout.snapshots / "status.json").read_text())
+    status["retired"] = dict.fromkeys(status["retired"], 0)
+    (layout.snapshots / "status.json").write_text(json.dumps(status))
+    ingest(layout)
+    assert {p.name for p in folder.glob("*.parquet")} == {p.name for p in held.parts}
+
+
+def test_plans_of_merges_are_runs_of_eight_that_stay_below_a_size() -> None:
+    assert merges([10] * 7) == []
+    assert merges([10] * 8) == [(0, 8)]
+    assert merges([10**6, *[10] * 9, 10**6]) == [(1, 10)]
+    assert merges([1_000_000] * 10) == []  # two would make a whole one: there is nothing to gain
+    sizes: list[int] = []
+    for _ in range(2_000):
+        sizes.append(500)
+        while plan := merges(sizes):
+            for start, end in reversed(plan):
+                sizes[start:end] = [sum(sizes[start:end])]
+    assert len(sizes) < 40
+
+
+def test_quarantine_can_be_replayed(layout: Home) -> None:
+    early = clicks(range(5), at=NOW + 2 * HOUR_US)
+    write_segments(early, layout.segments, name="early")
+    write_segments(clicks(range(100, 103), items=200), layout.segments, name="unknown")
+    assert ingest(layout).reasons == {"time in the future": 5, "unknown item": 3}
+    assert ingest(layout, now=NOW + 3 * HOUR_US).released == 0
+    later = ManualClock(NOW + 3 * HOUR_US)
+    report = ingest_segments(layout, allowed_lateness_us=HOUR_US, clock=later, replay=True)
+    assert (report.rows, report.released, report.quarantined) == (5, 5, 0)
+    assert published(layout).quarantine == {"unknown item": 3}
+    again = ingest_segments(layout, allowed_lateness_us=HOUR_US, clock=later, replay=True)
+    assert (again.rows, again.released, again.commit) == (0, 0, report.commit)
+    assert again.lag_s == pytest.approx((later.time_us - again.watermark_us) / 1e6)
+
+
+def test_a_segment_with_more_columns_or_without_optional_ones_is_taken(layout: Home) -> None:
+    table = clicks(range(4))
+    (folder,) = {p.parent for p in write_segments(table, layout.segments, name="a")}
+    narrow = table.slice(0, 2).select(["event_id", "kind", "event_time", "known_time", "item_id"])
+    pq.write_table(narrow.set_column(0, "event_id", pa.array([50, 51])), folder / "narrow.parquet")
+    wide = table.slice(2, 2).set_column(0, "event_id", pa.array([60, 61]))
+    pq.write_table(wide.append_column("dwell_ms", pa.array([None, 7], pa.int32())), folder / "wide.parquet")
+    report = ingest(layout)
+    assert (report.rows, report.quarantined, report.corrupt) == (18, 0, ())
+    assert read_events(published(layout), kinds=[CLICK]).num_rows == 8
+
+
+def test_a_home_of_a_newer_shelflife_is_refused_before_anything_changes(layout: Home) -> None:
+    ingest(layout)
+    status = (layout.snapshots / "status.json").read_text()
+    (layout.snapshots / "status.json").write_text(status.replace('"schema": 1', '"schema": 9'))
+    with pytest.raises(DataError, match="newer Shelflife"):
+        published(layout)
+    with duckdb.connect(str(layout.store)) as held:
+        held.execute("UPDATE store_schema SET number = 9")
+    write_segments(clicks(range(9)), layout.segments, name="b")
+    with pytest.raises(DataError, match="newer Shelflife"):
+        ingest(layout)
