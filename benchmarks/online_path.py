@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import sys
 import tempfile
 import time
@@ -35,6 +33,7 @@ from data.shop import Request
 from data.state import State
 from data.world.sessions import DayPlan
 from data.world.shop import World
+from flows.bench.catalogue import copy_home
 from flows.live.traffic import reaction_events
 from infra.clock import ManualClock
 from infra.settings import Home, load_settings
@@ -57,7 +56,7 @@ def main() -> None:
         if given.home is None:
             _make(layout, given.scale)
         else:
-            _copy(Home(given.home), layout)
+            copy_home(Home(given.home), layout)
         found = measure(layout, seconds=given.seconds, rate=given.rate)
     for part in ("tight", "paced"):
         for name, (p50, p99) in found[part].items():
@@ -193,22 +192,6 @@ def _make(layout: Home, scale: float) -> None:
     labels = fashion_mnist.load(settings.cache)[1]
     generate(world_config("none", scale=scale, days=3, seed=0), layout, labels=labels)
     refresh(settings, component="all")
-
-
-def _copy(source: Home, target: Home) -> None:
-    """What serving and the world need; files that never change are linked where that is possible."""
-    for name in ("blobs", "releases", "compiled", "states", "world", "truth", "journal"):
-        folder = source.root / name
-        if folder.is_dir():
-            linked = name in ("blobs", "releases", "compiled", "states")
-            shutil.copytree(folder, target.root / name, copy_function=_link if linked else shutil.copy2)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _wait_until(due_s: float) -> None:

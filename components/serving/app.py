@@ -13,9 +13,8 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
 from components.serving.api import make_api
-from components.serving.engine import Engine, EngineConfig
-from components.serving.process import cached_photos, keep_what_is_loaded, prepare_interpreter
-from infra.clock import open_clock
+from components.serving.engine import EngineConfig
+from components.serving.process import start_engine
 from infra.log import setup_logging
 from infra.settings import Home
 
@@ -44,14 +43,8 @@ class Replica:
     """Owns the engine for as long as the replica lives."""
 
     def __init__(self, home: str, writer: str, cache: str | None) -> None:
-        prepare_interpreter()
-        layout = Home(Path(home))
-        setup_logging(file=layout.run / "serving.log")
-        self.engine = Engine(
-            layout, open_clock(layout.clock), config=EngineConfig(writer=writer), photos=cached_photos(cache)
-        )
-        self.engine.start()
-        keep_what_is_loaded()
+        setup_logging(file=Home(Path(home)).run / "serving.log")
+        self.engine = start_engine(home, EngineConfig(writer=writer), cache=cache)
 
     def __serve_build_asgi_app__(self) -> Any:
         return make_api(self.engine)

@@ -9,19 +9,16 @@ from __future__ import annotations
 import io
 import pickle
 import time
-from pathlib import Path
 from typing import Any
 
 from components.search.live import Live, ReleaseView
 from components.search.pipeline import Work
 from components.serving.engine import Engine, EngineConfig
-from components.serving.process import cached_photos, keep_what_is_loaded, prepare_interpreter
+from components.serving.process import start_engine
 from data.state import State
-from infra.clock import open_clock
-from infra.settings import Home
 from models.release import Release
 
-__all__ = ["PARTS", "StagePart", "pack", "start_engine", "unpack"]
+__all__ = ["PARTS", "StagePart", "pack", "unpack"]
 
 PARTS = {"understand": "meaning", "retrieve": "candidates", "rank": "ranked"}
 """What each stage that runs elsewhere fills in of a `Work`."""
@@ -69,7 +66,7 @@ class StagePart:
     """One stage of the path, on a state and a release of its own."""
 
     def __init__(self, home: str, cache: str | None, stage: str) -> None:
-        self.engine = start_engine(home, cache, f"split-{stage}")
+        self.engine = start_engine(home, EngineConfig(writer=f"split-{stage}"), cache=cache)
         live = self.engine.live
         assert live is not None, "no release is live"
         self._call = {s.name: s.call for s in live.pipeline.stages}[stage]
@@ -83,15 +80,3 @@ class StagePart:
             self._call(work)
         took_us = (time.perf_counter_ns() - began) // 1_000
         return pack((getattr(work, self._part), took_us, work.degraded))
-
-
-def start_engine(home: str, cache: str | None, writer: str) -> Engine:
-    """An engine that follows all journals of the home, and has caught up."""
-    prepare_interpreter()
-    layout = Home(Path(home))
-    engine = Engine(
-        layout, open_clock(layout.clock), config=EngineConfig(writer=writer), photos=cached_photos(cache)
-    )
-    engine.start()
-    keep_what_is_loaded()
-    return engine

@@ -1,4 +1,7 @@
-"""What a process that answers requests does once for itself, whoever started it: a replica, or a bench."""
+"""What a process that answers requests does once for itself, whoever started it: a replica, or a bench.
+
+It knows neither Ray nor what the engine answers.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,30 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from components.serving.engine import Engine, EngineConfig
 from data.sources.fashion_mnist import is_cached, load
+from infra.clock import open_clock
+from infra.settings import Home
 
-__all__ = ["cached_photos", "keep_what_is_loaded", "prepare_interpreter"]
+__all__ = ["cached_photos", "start_engine"]
 
 _SWITCH_S = 0.0005  # how long a background thread may keep a request waiting for the interpreter
 
 
-def prepare_interpreter() -> None:
-    """Let requests have the interpreter soon, whatever background threads do."""
+def start_engine(home: str | Path, config: EngineConfig, *, cache: str | None = None) -> Engine:
+    """The engine of this process, which has caught up with all journals of the home.
+
+    Requests have the interpreter soon, whatever background threads do, and collections of garbage neither
+    walk what is loaded by now nor come often. `cache`: where fetched photos lie, for photo queries.
+    """
     sys.setswitchinterval(_SWITCH_S)
-
-
-def keep_what_is_loaded() -> None:
-    """What is loaded now stays: collections need not walk it, nor come often."""
+    layout = Home(Path(home))
+    engine = Engine(layout, open_clock(layout.clock), config=config, photos=cached_photos(cache))
+    engine.start()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    return engine
 
 
 def cached_photos(cache: str | None) -> NDArray[np.uint8] | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from ray import serve
 
 from components.serving.api import make_api
 from components.serving.app import OPTIONS
-from components.serving.engine import Engine, EngineConfig
-from components.serving.process import keep_what_is_loaded, prepare_interpreter
+from components.serving.champions import follow_champion
+from components.serving.engine import EngineConfig
+from components.serving.process import start_engine
 from components.serving.shadow import ShadowLimits
-from infra.clock import open_clock
 from infra.errors import ShelflifeError
 from infra.settings import Home
 from models.release import champion
@@ -42,14 +41,8 @@ class TextbookReplica:
     """The service's engine, but for the swap: what `reconfigure` names is loaded, and nothing is warmed."""
 
     def __init__(self, home: str) -> None:
-        prepare_interpreter()
-        layout = Home(Path(home))
-        config = EngineConfig(
-            writer="textbook", follow=False, limits=ShadowLimits(queries=1, pause_s=0.0, rest=0.0)
-        )
-        self.engine = Engine(layout, open_clock(layout.clock), config=config)
-        self.engine.start()
-        keep_what_is_loaded()
+        limits = ShadowLimits(queries=1, pause_s=0.0, rest=0.0)
+        self.engine = start_engine(home, EngineConfig(writer="textbook", follow=False, limits=limits))
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Load the release that the configuration names, and answer from it."""
@@ -96,10 +89,11 @@ def follow_by_config(home: Path, stopped: threading.Event) -> None:
         }
         client.deploy_apps(ServeDeploySchema.model_validate({"applications": [about]}))
 
-    deploy(champion(Home(home)) or "")
+    first = champion(Home(home)) or ""
+    deploy(first)
     while not stopped.is_set() and serve.status().applications[NAME].status != ApplicationStatus.RUNNING:
         time.sleep(_POLL_S)
-    _at_each_change(home, stopped, deploy)
+    follow_champion(Home(home), deploy, stopped=stopped, deployed=first)
 
 
 def follow_by_redeploy(home: Path, stopped: threading.Event) -> None:
@@ -108,17 +102,8 @@ def follow_by_redeploy(home: Path, stopped: threading.Event) -> None:
     def deploy(_: str) -> None:
         serve.run(build_textbook(home), name=NAME, route_prefix="/")
 
-    deploy("")
-    _at_each_change(home, stopped, deploy)
-
-
-def _at_each_change(home: Path, stopped: threading.Event, deploy: Callable[[str], None]) -> None:
-    def watch() -> None:
-        seen = champion(Home(home))
-        while not stopped.wait(_POLL_S):
-            wanted = champion(Home(home))
-            if wanted is not None and wanted != seen:
-                seen = wanted
-                deploy(wanted)
-
-    threading.Thread(target=watch, name="textbook", daemon=True).start()
+    first = (
+        champion(Home(home)) or ""
+    )  # before the replica reads it: promoted meanwhile, it is deployed again
+    deploy(first)
+    follow_champion(Home(home), deploy, stopped=stopped, deployed=first)

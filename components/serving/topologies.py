@@ -20,9 +20,10 @@ from components.measure.spans import Span
 from components.search.pipeline import MAKES_LIST
 from components.serving.api import page_body
 from components.serving.app import OPTIONS
-from components.serving.engine import Engine
+from components.serving.engine import Engine, EngineConfig
 from components.serving.incoming import to_id
-from components.serving.parts import PARTS, StagePart, pack, start_engine, unpack
+from components.serving.parts import PARTS, StagePart, pack, unpack
+from components.serving.process import start_engine
 from data.schema import NONE_ID
 from data.shop import Request
 from infra.errors import InputError
@@ -55,7 +56,7 @@ class Planner:
         retrieve: DeploymentHandle[Any],
         rank: DeploymentHandle[Any],
     ) -> None:
-        self.engine = start_engine(home, cache, "split-planner")
+        self.engine = start_engine(home, EngineConfig(writer="split-planner"), cache=cache)
         self._elsewhere = {"understand": understand, "retrieve": retrieve, "rank": rank}
 
     def __serve_build_asgi_app__(self) -> Any:

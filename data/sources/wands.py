@@ -94,13 +94,13 @@ def import_wands(
             f"no good row among {len(products.rows):,} in {products.file}: {found or 'it is empty'}"
         )
     say(f"{len(items):,} products; reading judgements")
-    queries, labels = _judgements(folder, set(items), faults)
-    tables = [t for t in (products, queries.table, labels.table) if t is not None]
+    labels, judged = _judgements(folder, set(items), faults)
+    tables = [products, *judged]
     report = WandsReport(
         dry_run=dry_run,
         items=len(items),
-        queries=len(set(labels.labels.query_ids)),
-        labels={name: int(np.sum(labels.labels.grades == g)) for g, name in enumerate(GRADES)},
+        queries=len(set(labels.query_ids)),
+        labels={name: int(np.sum(labels.grades == g)) for g, name in enumerate(GRADES)},
         columns={t.file: list(t.columns) for t in tables},
         empty_columns=[c for c in products.columns if c in _PRODUCT and not any(products.column(c))],
         ignored={t.file: [c for c in t.columns if c not in t.used] for t in tables},
@@ -110,7 +110,7 @@ def import_wands(
     if not dry_run:
         say("writing")
         segments = _write(items, layout)
-        kept = write_labels(layout, labels.labels) if len(labels.labels) else 0
+        kept = write_labels(layout, labels) if len(labels) else 0
         report = replace(report, segments=segments, labels_kept=kept)
     return replace(report, text=_text(report))
 
@@ -189,20 +189,8 @@ def _key(text: str) -> str:
     return text[:-2] if text.endswith(".0") and text[:-2].isdecimal() else text
 
 
-@dataclass(frozen=True)
-class _Queries:
-    table: TabFile | None
-    texts: dict[str, str]
-
-
-@dataclass(frozen=True)
-class _Labels:
-    table: TabFile | None
-    labels: Labels
-
-
-def _judgements(folder: Path, keys: set[str], faults: _Faults) -> tuple[_Queries, _Labels]:
-    """The queries, and the labels whose query and product are there."""
+def _judgements(folder: Path, keys: set[str], faults: _Faults) -> tuple[Labels, list[TabFile]]:
+    """The labels whose query and product are there, and the files that were read."""
     queries = read_tab_file(folder, "query", required=("query_id", "query"))
     labels = read_tab_file(folder, "label", required=("query_id", "product_id", "label"))
     texts: dict[str, str] = {}
@@ -216,7 +204,7 @@ def _judgements(folder: Path, keys: set[str], faults: _Faults) -> tuple[_Queries
             elif texts.setdefault(key, row["query"]) != row["query"]:
                 faults.add(queries.file, "a query_id that an earlier row has", line, key)
     if labels is None:
-        return _Queries(queries, texts), _Labels(None, _labels({}, texts))
+        return _labels({}, texts), [] if queries is None else [queries]
     if queries is None:
         raise DataError(f"{folder} has {labels.file} but no query.csv; expected query_id and query there")
     faults.take(labels)
@@ -236,7 +224,7 @@ def _judgements(folder: Path, keys: set[str], faults: _Faults) -> tuple[_Queries
             faults.add(labels.file, "a product_id that product.csv lacks", line, product)
         else:
             found[query, product] = max(grade, found.get((query, product), 0))
-    return _Queries(queries, texts), _Labels(labels, _labels(found, texts))
+    return _labels(found, texts), [queries, labels]
 
 
 def _labels(found: dict[tuple[str, str], int], texts: dict[str, str]) -> Labels:

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import numpy as np
 import orjson
@@ -24,8 +23,8 @@ from components.load.process import DriveProcess
 from components.load.result import LoadResult
 from components.load.verdict import Limits, judge
 from components.measure.latency import Latency
-from data.schema import NONE_ID
 from data.shop import Request
+from flows.live.traffic import target_of
 from infra import cluster
 from infra.errors import ShelflifeError
 from infra.settings import REPOSITORY, Settings
@@ -111,7 +110,7 @@ def summary(result: LoadResult, *, max_failed: int = 0) -> dict[str, Any]:
 
 def http_requests(requests: Sequence[Request]) -> list[bytes]:
     """The requests as the service takes them."""
-    return [http_get(_target(r)) for r in requests]
+    return [http_get(target_of(r)) for r in requests]
 
 
 def get(settings: Settings, path: str) -> Any:
@@ -156,15 +155,3 @@ def workspace(settings: Settings, name: str) -> Iterator[tuple[Path, Settings]]:
 def on_any_ports(settings: Settings, home: Path) -> Settings:
     """The settings for a home of its own beside whatever else is running."""
     return replace(settings, home=home, http_port=0, haproxy_stats_port=0, haproxy_metrics_port=0)
-
-
-def _target(request: Request) -> str:
-    who: dict[str, Any] = {"size": request.size}
-    if request.user_id != NONE_ID:
-        who["user_id"] = request.user_id
-    if request.session_id != NONE_ID:
-        who["session_id"] = request.session_id
-    if request.surface == "recommend":
-        return f"/recommend?{urlencode(who)}"
-    asked = {"photo": request.photo} if request.surface == "image" else {"q": request.query}
-    return f"/search?{urlencode({**asked, **who})}"

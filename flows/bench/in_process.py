@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 from components.load.arrivals import poisson_arrivals
 from components.serving.api import page_body
 from components.serving.engine import Engine, EngineConfig
-from components.serving.process import cached_photos, keep_what_is_loaded, prepare_interpreter
+from components.serving.process import start_engine
 from data.schema import NONE_ID
 from data.shop import Request
-from infra.clock import open_clock
 from infra.settings import Home
 
 __all__ = ["main", "measure"]
@@ -60,16 +59,8 @@ def measure(
     layout: Home, requests: list[Request], *, rate: float, seconds: float, cache: str | None, seed: int
 ) -> dict[str, Any]:
     """Percentiles paced, the most calls a second, and where the time goes (means in us)."""
-    prepare_interpreter()
-    engine = Engine(
-        layout,
-        open_clock(layout.clock),
-        config=EngineConfig(writer="in-process"),
-        photos=cached_photos(cache),
-    )
-    engine.start()
+    engine = start_engine(layout.root, EngineConfig(writer="in-process"), cache=cache)
     try:
-        keep_what_is_loaded()
         warm = max(20, round(rate * seconds / 10))
         for k in range(warm):
             _call(engine, requests[k % len(requests)])

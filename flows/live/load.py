@@ -102,7 +102,7 @@ def world_trace(
         coming = np.flatnonzero(plan.time_us >= since_us)[: wanted - len(requests)]
         days.append(np.full(len(coming), day, np.int32))
         rows.append(coming.astype(np.int32))
-        requests += [http_get(target_of(plan, i)) for i in coming.tolist()]
+        requests += [http_get(target_of(plan.request(i))) for i in coming.tolist()]
         day += 1
     return Trace(due, requests), np.concatenate(days), np.concatenate(rows)
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from components.load.arrivals import Trace, diurnal, http_get
 from components.serving.engine import Engine
-from data.schema import SURFACES
+from data.schema import NONE_ID, SURFACES
+from data.shop import Request
 from data.world.reactions import Reaction
 from data.world.sessions import DayPlan
 from data.world.shop import World
@@ -41,17 +42,19 @@ def split_sessions(plan: DayPlan, *, live: int, seed: int) -> NDArray[np.bool_]:
     return taken[inverse]
 
 
-def target_of(plan: DayPlan, i: int) -> str:
-    """The path and query of request i over HTTP."""
-    request = plan.request(i)
-    who = {"user_id": request.user_id, "session_id": request.session_id, "size": request.size}
+def target_of(request: Request) -> str:
+    """The path and query of a search or a recommendation over HTTP."""
+    asked: dict[str, Any] = {}
+    if request.surface != "recommend":
+        asked = {"photo": request.photo} if request.surface == "image" else {"q": request.query}
+    for name in ("user_id", "session_id"):
+        if getattr(request, name) != NONE_ID:
+            asked[name] = getattr(request, name)
+    asked["size"] = request.size
     if request.offset:
-        who["offset"] = request.offset
-    if request.surface == "recommend":
-        return f"/recommend?{urlencode(who)}"
-    if request.surface == "image":
-        return f"/search?{urlencode(who | {'photo': request.photo})}"
-    return f"/search?{urlencode({'q': request.query, **who})}"
+        asked["offset"] = request.offset
+    path = "recommend" if request.surface == "recommend" else "search"
+    return f"/{path}?{urlencode(asked)}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def live_trace(
         due.append(at * 1e6)
         days.append(np.full(len(live), day, np.int32))
         rows.append(live.astype(np.int32))
-        requests += [http_get(target_of(plan, i)) for i in live.tolist()]
+        requests += [http_get(target_of(plan.request(i))) for i in live.tolist()]
     return LiveTrace(
         Trace(np.concatenate(due).astype(np.int64), requests), np.concatenate(days), np.concatenate(rows)
     )

@@ -25,7 +25,6 @@ __all__ = [
     "cells_of",
     "compose",
     "costs",
-    "every_grid_time",
     "live",
     "schedule",
     "simulate",
@@ -123,31 +122,6 @@ def wanted(
         for k, cell in enumerate(_serving(cells, panel, found or {}, delay_us)):
             asked[cell].add((k, False))
     return {cell: sorted(slices) for cell, slices in asked.items()}
-
-
-def every_grid_time(
-    panel: Panel,
-    *,
-    component: str,
-    grid_us: int,
-    fractions: Sequence[float],
-    window_us: int | None,
-    delay_us: int,
-    seeds: Sequence[int] = (7,),
-) -> dict[Cell, list[tuple[int, bool]]]:
-    """A cold training at every time of the grid, scored on every slice from its publishing on.
-
-    Of these any schedule whose times are on the grid can be composed. The model of the horizon's start is
-    scored on all slices.
-    """
-    found: dict[Cell, list[tuple[int, bool]]] = {}
-    for trained_us in schedule(grid_us, start_us=panel.horizon_us, end_us=panel.end_us).tolist():
-        published = panel.first_us if trained_us == panel.horizon_us else trained_us + delay_us
-        slices = [(k, False) for k, part in enumerate(panel.slices) if part.start_us >= published]
-        for fraction in fractions:
-            for seed in seeds:
-                found[Cell(component, trained_us, float(fraction), window_us, seed=seed)] = slices
-    return found
 
 
 def compose(

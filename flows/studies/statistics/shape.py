@@ -8,8 +8,7 @@ date explains more than age only where it fits better.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +49,6 @@ class Shape:
     by_size: Interval | None = None
     at_equal_size: Interval | None = None
     size_over_age: Interval | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
 
 
 def shape(

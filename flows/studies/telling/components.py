@@ -26,7 +26,6 @@ _KINDS = {
     "shift": "an abrupt shift",
     "weekly": "weekly recurrence",
     "growth": "growth of the data",
-    "worse": "younger models that are worse",
 }
 
 

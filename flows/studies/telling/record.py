@@ -209,12 +209,11 @@ class Document:
 class StudyRecord(Document):
     """One finished study. `policies` to `seed` are promised to readers of the document; the rest may grow.
 
-    `finding`: what kind of effect it is, a key of `words.FINDINGS` (decay, flat, shift, weekly, growth,
-    worse) or a sentence; `findings`: further sentences, nulls and surprises
-    too; `method`: what a reader needs to judge it (slices, queries, window_d, horizon_d, burn_in_d,
-    seeds, ...); `about`: the source in its own words; `arguments`: of the ask; `publish_delay_s`: from
-    the end of a training's data to its model being live, measured; `recheck`, `confirmed`: the study's
-    own checks, where they were made.
+    `finding`: what kind of effect it is, a key of `words.FINDINGS` (decay, flat, shift, weekly, growth) or a
+    sentence; `findings`: further sentences, nulls and surprises too; `method`: what a reader needs to judge
+    it (slices, queries, window_d, horizon_d, burn_in_d, seeds, ...); `about`: the source in its own words;
+    `arguments`: of the ask; `publish_delay_s`: from the end of a training's data to its model being live,
+    measured; `recheck`, `confirmed`: the study's own checks, where they were made.
     """
 
     question: str

@@ -39,7 +39,6 @@ FINDINGS: Mapping[str, str] = {
     "one of another weekday, so that a longer window helps more than a shorter interval",
     "growth": "The effect is growth of the data: newer models are better for having learnt from more data "
     "rather than from fresher, and a longer window or a larger fraction buys the same",
-    "worse": "Retraining makes it worse: younger models rank worse than the one of the horizon’s start",
 }
 """What kind of effect it is, by `StudyRecord.finding`; any other text is taken for a sentence itself."""
 

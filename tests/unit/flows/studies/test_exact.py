@@ -15,7 +15,6 @@ from flows.studies.cells.exact import (
     cells_of,
     compose,
     costs,
-    every_grid_time,
     live,
     schedule,
     simulate,
@@ -71,13 +70,12 @@ def test_composition_equals_simulation(panel: Panel, folder: Path, tmp_path: Pat
 
 
 def test_a_grid_composes_every_schedule_on_it(panel: Panel, folder: Path, tmp_path: Path) -> None:
-    grid = every_grid_time(
-        panel, component="ranker", grid_us=DAY_US, fractions=(1.0,), window_us=WINDOW_US, delay_us=DELAY_US
-    )
-    assert len(grid) == 7
-    found = run_cells(folder, RankerLearner(QUICK), grid, CellStore(tmp_path))
-    for days in (1, 2, 3):
-        policy = Policy("ranker", days * DAY_US, 1.0, WINDOW_US)
+    every = [Policy("ranker", days * DAY_US, 1.0, WINDOW_US) for days in (1, 2, 3)]
+    asked = wanted(every, panel, delay_us=DELAY_US)
+    assert set(asked) == set(cells_of(every[0], panel)), "a longer interval trains at no time of its own"
+    assert len(asked) == 7
+    found = run_cells(folder, RankerLearner(QUICK), asked, CellStore(tmp_path))
+    for policy in every:
         composed = compose(policy, panel, found, delay_us=DELAY_US)
         plain = simulate(panel, RankerLearner(QUICK), policy, delay_us=DELAY_US).queries
         assert all(np.array_equal(a, b) for a, b in zip(composed, plain, strict=True))

@@ -290,4 +290,4 @@ def test_a_shift_is_dated() -> None:
     date = 100 + np.random.default_rng(3).uniform(4, 8)
     assert found.shift_us is not None
     assert abs(found.shift_us / DAY_US - date) < 1.0
-    assert found.as_dict()["kind"] == "shift"
+    assert found.kind == "shift"
