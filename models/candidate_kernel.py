@@ -18,7 +18,7 @@ from data.state_arrays import (
     RECENT,
     USER_HALF_LIFE_US,
 )
-from data.state_kernel import pair_slot, relative_price, session_slot
+from data.state_kernel import pair_slot, session_slot
 from infra.clock import DAY_US, HOUR_US
 
 __all__ = ["RECENCY", "features_into", "match_into", "user_scores_into"]
@@ -45,13 +45,12 @@ def match_into(tokens: Any, frequency: Any, documents: int, query: Any, rows: An
         got = 0.0
         if row >= 0:
             for q in range(n_query):
-                for t in range(tokens.shape[1]):
-                    held = tokens[row, t]
-                    if held == 0:
-                        break
-                    if held == query[q]:
-                        got += idf[q]
-                        break
+                wanted = query[q]
+                found = 0
+                for t in range(tokens.shape[1]):  # to the end, padding too: no branch, so vectorised
+                    found += tokens[row, t] == wanted
+                if found and wanted != 0:
+                    got += idf[q]
         out[i] = got / total if total > 0 else 0.0
 
 
@@ -102,22 +101,36 @@ def user_scores_into(
         norm = np.sqrt(norm)
         for d in range(dim):
             mean[d] /= norm
-    for i in range(len(rows)):
-        row = rows[i]
-        a = np.float32(0.0)
-        b = np.float32(0.0)
-        if 0 <= row < len(vectors):
+    n, bound = len(rows), len(vectors)
+    zero = np.float32(0.0)
+    for start in range(0, n, 4):  # four rows at a time hide each other's latency; each adds in order
+        i1, i2, i3 = min(start + 1, n - 1), min(start + 2, n - 1), min(start + 3, n - 1)
+        r0, r1, r2, r3 = rows[start], rows[i1], rows[i2], rows[i3]
+        k0, k1, k2, k3 = 0 <= r0 < bound, 0 <= r1 < bound, 0 <= r2 < bound, 0 <= r3 < bound
+        v0, v1 = vectors[r0 if k0 else 0], vectors[r1 if k1 else 0]
+        v2, v3 = vectors[r2 if k2 else 0], vectors[r3 if k3 else 0]
+        a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero
+        if k0 or k1 or k2 or k3:
             for d in range(dim):
-                a += query_vector[d] * vectors[row, d]
-                b += mean[d] * vectors[row, d]
-        scores[0, i] = a
-        scores[1, i] = b if known else np.nan
+                q = query_vector[d]
+                a0 += q * v0[d]
+                a1 += q * v1[d]
+                a2 += q * v2[d]
+                a3 += q * v3[d]
+            if known:
+                for d in range(dim):
+                    m = mean[d]
+                    b0 += m * v0[d]
+                    b1 += m * v1[d]
+                    b2 += m * v2[d]
+                    b3 += m * v3[d]
+        scores[0, i3], scores[1, i3] = a3 if k3 else zero, b3 if k3 else zero
+        scores[0, i2], scores[1, i2] = a2 if k2 else zero, b2 if k2 else zero
+        scores[0, i1], scores[1, i1] = a1 if k1 else zero, b1 if k1 else zero
+        scores[0, start], scores[1, start] = a0 if k0 else zero, b0 if k0 else zero
+    if not known:
+        scores[1, :] = np.nan
     return mean
-
-
-@njit(cache=True)
-def _share(affinity: Any, user: int, bucket: int, total: float) -> Any:
-    return affinity[user, bucket] / total if total > 0 else 0.0
 
 
 @njit(cache=True)
@@ -146,8 +159,8 @@ def features_into(
 
     A user or session never seen gives what one without clicks gives.
     """
+    n = len(rows)
     match_into(items.tokens, frequency, documents, query, rows, matches)
-    hour = (now_us % DAY_US) / HOUR_US
     clicked = np.full(IN_SESSION, -1, np.int32)
     n_clicked = 0
     if session != -1:
@@ -155,94 +168,158 @@ def features_into(
         if sessions.session_ids[slot] == session:
             n_clicked = min(sessions.recent_n[slot], IN_SESSION)
             clicked[:] = sessions.recent[slot]
-    total = 0.0
-    price_mean = np.nan
-    fade = 1.0
-    clicks_known = 0
-    if user >= 0:
-        fade = 2.0 ** (-max(now_us - users.counted_us[user], 0) / USER_HALF_LIFE_US)
-        total = users.total[user]
-        clicks_known = users.recent_n[user]
-        if total > 0:
-            price_mean = users.price_sum[user] / total
-    for i in range(len(rows)):
-        row = rows[i]
-        if row < 0:
-            out[i, :] = np.nan
-            continue
+    # First what lies scattered in memory, without a branch or a call, so that many loads wait together.
+    prices = np.empty((2, n), np.float32)
+    ages = np.empty((2, n), np.int64)
+    counts = np.empty((n, 6))
+    for i in range(n):
+        row = max(rows[i], 0)
+        f = out[i]
+        prices[0, i] = items.price[row]
+        prices[1, i] = items.list_price[row]
+        ages[0, i] = max(now_us - items.created_us[row], 0)
+        ages[1, i] = max(now_us - items.counted_us[row], 0)
+        f[8] = items.rating[row]
+        f[9] = items.rating_count[row]
+        f[11] = items.category[row]
+        f[12] = items.brand[row]
+        f[13] = items.colour[row]
+        f[14] = items.material[row]
+        f[15] = items.gender[row]
+        c = items.counters[row]
+        counts[i, 0], counts[i, 1] = c[0, 0], c[0, 2]
+        counts[i, 2], counts[i, 3], counts[i, 4], counts[i, 5] = c[1, 0], c[1, 2], c[1, 3], c[1, 4]
+    _pairs_into(pairs, items.item_ids, now_us, query_key, rows, out)
+    hour = (now_us % DAY_US) / HOUR_US
+    for i in range(n):
         f = out[i]
         f[0] = matches[i]
         f[1] = len(query)
         f[2] = vector_scores[i]
         f[3] = user_scores[i]
         f[4] = category_probs[i]
-        price = items.price[row]
-        relative = relative_price(items, category_price, row)
-        f[5] = np.log(price) if price > 0 else np.nan
-        f[6] = relative if price > 0 else np.nan
-        list_price = items.list_price[row]
-        f[7] = 1.0 - price / list_price if list_price > 0 else 0.0
-        f[8] = items.rating[row]
-        f[9] = np.log1p(items.rating_count[row])
-        f[10] = np.log1p(max(now_us - items.created_us[row], 0) / DAY_US)
-        f[11] = items.category[row]
-        f[12] = items.brand[row]
-        f[13] = items.colour[row]
-        f[14] = items.material[row]
-        f[15] = items.gender[row]
-        age = max(now_us - items.counted_us[row], 0)
-        short = 2.0 ** (-age / HALF_LIVES_US[0])
-        long = 2.0 ** (-age / HALF_LIVES_US[1])
-        c = items.counters[row]
-        f[16] = np.log1p(c[0, 0] * short)
-        f[17] = np.log1p(c[1, 0] * long)
-        f[18] = (c[0, 2] * short + _PRIOR_RATE) / (c[0, 0] * short + 1.0)
-        f[19] = (c[1, 2] * long + _PRIOR_RATE) / (c[1, 0] * long + 1.0)
-        f[20] = (c[1, 3] * long + 0.03) / (c[1, 0] * long + 1.0)
-        f[21] = (c[1, 4] * long + 0.01) / (c[1, 0] * long + 1.0)
-        if query_key != 0:
-            slot = pair_slot(query_key, items.item_ids[row])
-            left = 2.0 ** (-max(now_us - pairs.counted_us[slot], 0) / PAIR_HALF_LIFE_US)
-            exposure = pairs.exposure[slot] * left
-            f[22] = (pairs.clicks[slot] * left + _PRIOR_RATE) / (exposure + 1.0)
-            f[23] = np.log1p(exposure)
-        else:
-            f[22] = np.nan
-            f[23] = np.nan
-        if user >= 0:
-            held = total * fade
-            f[24] = _share(users.affinity, user, items.category[row] % AFFINITY[0], total)
-            f[25] = _share(users.affinity, user, _A1 + items.brand[row] % AFFINITY[1], total)
-            f[26] = _share(users.affinity, user, _A2 + items.colour[row] % AFFINITY[2], total)
-            f[27] = _share(users.affinity, user, _A3 + items.material[row] % AFFINITY[3], total)
-            f[28] = relative - price_mean
-            f[29] = np.log1p(held)
-            f[30] = users.gender[user] if users.gender[user] >= 0 else np.nan
-            f[31] = users.age[user] if users.age[user] >= 0 else np.nan
-            f[32] = users.purchasing_power[user] if users.purchasing_power[user] >= 0 else np.nan
-            f[33] = np.log1p(clicks_known)
-        else:
-            f[24:28] = 0.0
-            f[28] = np.nan
-            f[29] = 0.0
-            f[30:33] = np.nan
-            f[33] = 0.0
-        same_category = same_brand = same_colour = same_material = same_item = 0.0
-        for k in range(n_clicked):
-            other = clicked[k]
-            if other < 0:
-                continue
-            same_category += items.category[other] == items.category[row]
-            same_brand += items.brand[other] == items.brand[row]
-            same_colour += items.colour[other] == items.colour[row]
-            same_material += items.material[other] == items.material[row]
-            same_item += other == row
-        share = 1.0 / n_clicked if n_clicked > 0 else 0.0
-        f[34] = same_category * share
-        f[35] = same_brand * share
-        f[36] = same_colour * share
-        f[37] = same_material * share
-        f[38] = same_item
+        list_price = prices[1, i]
+        f[7] = 1.0 - prices[0, i] / list_price if list_price > 0 else 0.0
+        f[9] = np.log1p(f[9])
+        f[10] = np.log1p(ages[0, i] / DAY_US)
+        _rates_into(counts[i], ages[1, i], f)
         f[39] = n_clicked
         f[40] = surface
         f[41] = hour
+    _prices_and_user_into(items, users, category_price, now_us, user, rows, prices[0], out)
+    _session_into(items, clicked, n_clicked, rows, out)
+    for i in range(n):
+        if rows[i] < 0:
+            out[i, :] = np.nan
+
+
+@njit(cache=True)
+def _rates_into(c: Any, age: int, f: Any) -> None:
+    """Exposure and rates of an item, from its counters that were valid `age` us ago."""
+    if c[0] == 0 and c[1] == 0:
+        f[16], f[18] = 0.0, _PRIOR_RATE
+    else:
+        short = 2.0 ** (-age / HALF_LIVES_US[0])
+        f[16] = np.log1p(c[0] * short)
+        f[18] = (c[1] * short + _PRIOR_RATE) / (c[0] * short + 1.0)
+    if c[2] == 0 and c[3] == 0 and c[4] == 0 and c[5] == 0:
+        f[17], f[19], f[20], f[21] = 0.0, _PRIOR_RATE, 0.03, 0.01
+    else:
+        long = 2.0 ** (-age / HALF_LIVES_US[1])
+        f[17] = np.log1p(c[2] * long)
+        f[19] = (c[3] * long + _PRIOR_RATE) / (c[2] * long + 1.0)
+        f[20] = (c[4] * long + 0.03) / (c[2] * long + 1.0)
+        f[21] = (c[5] * long + 0.01) / (c[2] * long + 1.0)
+
+
+@njit(cache=True)
+def _pairs_into(pairs: Any, item_ids: Any, now_us: int, query_key: int, rows: Any, out: Any) -> None:
+    """What this query's shoppers did with each item."""
+    if query_key == 0:
+        out[:, 22:24] = np.nan
+        return
+    for i in range(len(rows)):
+        slot = pair_slot(query_key, item_ids[max(rows[i], 0)])
+        exposed, clicks = pairs.exposure[slot], pairs.clicks[slot]
+        if exposed == 0 and clicks == 0:
+            out[i, 22], out[i, 23] = _PRIOR_RATE, 0.0
+            continue
+        left = 2.0 ** (-max(now_us - pairs.counted_us[slot], 0) / PAIR_HALF_LIFE_US)
+        exposure = exposed * left
+        out[i, 22] = (clicks * left + _PRIOR_RATE) / (exposure + 1.0)
+        out[i, 23] = np.log1p(exposure)
+
+
+@njit(cache=True)
+def _prices_and_user_into(
+    items: Any, users: Any, category_price: Any, now_us: int, user: int, rows: Any, prices: Any, out: Any
+) -> None:
+    """The price among its category's, and how the item suits what the user clicked."""
+    total = 0.0
+    price_mean = np.nan
+    weight = clicks = 0.0
+    gender = age = power = np.nan
+    if user >= 0:
+        fade = 2.0 ** (-max(now_us - users.counted_us[user], 0) / USER_HALF_LIFE_US)
+        total = users.total[user]
+        if total > 0:
+            price_mean = users.price_sum[user] / total
+        weight = np.log1p(total * fade)
+        clicks = np.log1p(users.recent_n[user])
+        gender = users.gender[user] if users.gender[user] >= 0 else np.nan
+        age = users.age[user] if users.age[user] >= 0 else np.nan
+        power = users.purchasing_power[user] if users.purchasing_power[user] >= 0 else np.nan
+    for i in range(len(rows)):
+        row = max(rows[i], 0)
+        f = out[i]
+        price = prices[i]
+        relative = 0.0
+        f[5] = f[6] = np.nan
+        if price > 0:
+            log_price = np.log(price)
+            category = items.category[row]
+            count = category_price[category, 1]
+            if count > 0:
+                relative = log_price - category_price[category, 0] / count
+            f[5] = log_price
+            f[6] = relative
+        f[24] = f[25] = f[26] = f[27] = 0.0
+        f[28] = np.nan
+        if user >= 0:
+            f[28] = relative - price_mean
+            if total > 0:
+                f[24] = users.affinity[user, items.category[row] % AFFINITY[0]] / total
+                f[25] = users.affinity[user, _A1 + items.brand[row] % AFFINITY[1]] / total
+                f[26] = users.affinity[user, _A2 + items.colour[row] % AFFINITY[2]] / total
+                f[27] = users.affinity[user, _A3 + items.material[row] % AFFINITY[3]] / total
+        f[29] = weight
+        f[30] = gender
+        f[31] = age
+        f[32] = power
+        f[33] = clicks
+
+
+@njit(cache=True)
+def _session_into(items: Any, clicked: Any, n_clicked: int, rows: Any, out: Any) -> None:
+    """The share of the session's clicks that fell on items like this one."""
+    out[:, 34:39] = 0.0
+    if n_clicked == 0:
+        return
+    share = 1.0 / n_clicked
+    for k in range(n_clicked):
+        other = clicked[k]
+        if other < 0:
+            continue
+        category, brand = items.category[other], items.brand[other]
+        colour, material = items.colour[other], items.material[other]
+        for i in range(len(rows)):
+            row = max(rows[i], 0)
+            f = out[i]
+            f[34] += items.category[row] == category
+            f[35] += items.brand[row] == brand
+            f[36] += items.colour[row] == colour
+            f[37] += items.material[row] == material
+            f[38] += other == row
+    for i in range(len(rows)):
+        for k in range(34, 38):
+            out[i, k] *= share

@@ -1,116 +1,187 @@
-"""The ranker's trees as machine code for this host (lleaves), checked for parity before use.
+"""LightGBM's trees as tables that compiled code (`tree_kernel.py`) goes through for many candidates at once.
 
-Compiled files are keyed by CPU and toolchain, live in a local cache, and are never taken from
-elsewhere. Compilation runs in a process of its own at niceness 19:
-
-    python -m models.compiled MODEL.txt CACHE_DIR
+QuickScorer (Lucchese et al., SIGIR 2015): a tree's leaves are the bits of a word, each condition that an
+item fails clears the leaves to its left, and the lowest bit that stays is the item's leaf. Conditions of
+one tree are tried for all items of a block at a time; categories come by a table. Scores are the
+interpreter's, bit for bit: thresholds are rounded to the float32 that decides alike, trees add in order.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.files import sha256_file
+from models.tree_kernel import ALL, scores_into
 
-__all__ = ["PARITY", "compile_ranker", "compiled_path", "host_key", "load_compiled"]
+__all__ = ["CompiledTrees", "Tables", "compile_trees"]
 
-PARITY = 1e-9  # largest difference from the interpreted Booster that is let through
-
-
-@lru_cache(maxsize=1)
-def host_key() -> str:
-    """12 hex digits that name this CPU and toolchain."""
-    about = [platform.machine(), version("lleaves"), version("llvmlite"), version("lightgbm")]
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        wanted = ("model name", "flags", "CPU part", "Features")
-        about += sorted({line for line in info.read_text().splitlines() if line.startswith(wanted)})
-    else:
-        about.append(platform.processor())
-    return hashlib.sha256("\n".join(about).encode()).hexdigest()[:12]
+_MOST_LEAVES = 32
+_MOST_CODE = 1 << 20
+_CATEGORICAL, _DEFAULT_LEFT = 1, 2
+_MISSING_NONE, _MISSING_NAN = 0, 2
 
 
-def compiled_path(model_file: Path, cache: Path) -> Path:
-    """Where the compiled form of a model lies on this host."""
-    return cache / host_key() / f"{sha256_file(model_file)}.o"
+class Tables(NamedTuple):
+    """Numeric conditions by tree (tree t: `starts[t]` to `starts[t + 1]`), leaves, and categories.
 
-
-def compile_ranker(model_file: Path, cache: Path, *, timeout_s: float = 300) -> Path | None:
-    """Compile a LightGBM text model in a process of its own; None where that does not work here."""
-    target = compiled_path(model_file, cache)
-    if target.exists():
-        return target
-    root = Path(__file__).resolve().parent.parent
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "models.compiled", str(model_file), str(cache)],
-            cwd=root,
-            timeout=timeout_s,
-            capture_output=True,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return target if done.returncode == 0 and target.exists() else None
-
-
-def load_compiled(
-    model_file: Path, cache: Path, probe: NDArray[np.float32], expected: NDArray[np.float64]
-) -> Any | None:
-    """The compiled model, or None where it is absent or does not agree with `expected` on `probe`.
-
-    `probe` float32 [n, F]; `expected` float64 [n], the Booster's raw scores.
+    Categories of feature `cat_features[c]`: code x has slot `slots[slot_starts[c] + 1 + x]`, one that is in
+    no condition `slots[slot_starts[c]]`; `cat_words[slot, t]` are the leaves of tree t that its conditions on
+    the feature leave.
     """
-    path = compiled_path(model_file, cache)
-    if not path.exists():
+
+    starts: NDArray[np.int32]
+    features: NDArray[np.int32]
+    thresholds: NDArray[np.float32]
+    nan_right: NDArray[np.bool_]
+    words: NDArray[np.uint32]
+    leaf_starts: NDArray[np.int32]
+    leaves: NDArray[np.float64]
+    cat_features: NDArray[np.int32]
+    slot_starts: NDArray[np.int32]
+    slots: NDArray[np.int32]
+    cat_words: NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class CompiledTrees:
+    """Trees that score; safe to share among threads. `width`: features of an item."""
+
+    tables: Tables
+    width: int
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Raw scores float64 [n] of features float32 [n, width]."""
+        scores = np.empty(len(features))
+        scores_into(np.ascontiguousarray(features, np.float32), self.tables, scores)
+        return scores
+
+
+def compile_trees(model: str) -> CompiledTrees | None:
+    """The tables of a model in LightGBM's text form; None for what they do not hold.
+
+    That is: trees of more than 32 leaves, linear leaves, zero taken for missing, averaged output.
+    """
+    head, *sections = model.split("\nTree=")
+    about = _fields(head.splitlines())
+    if "average_output" in head.splitlines() or about.get("num_tree_per_iteration", "1") != "1":
         return None
-    with _without_pandas():
-        import lleaves
+    if sections:
+        sections[-1] = sections[-1].split("\nend of trees")[0]
+    trees = []
+    for section in sections:
+        tree = _tree(_fields(section.splitlines()))
+        if tree is None:
+            return None
+        trees.append(tree)
+    return CompiledTrees(_tables(trees), int(about["max_feature_idx"]) + 1)
 
-    model = lleaves.Model(model_file=str(model_file))
-    model.compile(cache=str(path), raw_score=True)
-    found = model.predict(probe.astype(np.float64), n_jobs=1)
-    if not np.allclose(found, expected, rtol=0, atol=PARITY):
+
+@dataclass
+class _Tree:
+    leaves: list[float]  # from left to right
+    numeric: list[tuple[int, float, bool, int]] = field(default_factory=list)
+    categorical: list[tuple[int, list[int], int]] = field(default_factory=list)
+
+
+def _fields(lines: list[str]) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def _tree(fields: dict[str, str]) -> _Tree | None:
+    values = [float(v) for v in fields["leaf_value"].split()]
+    if len(values) > _MOST_LEAVES or fields.get("is_linear", "0") != "0":
         return None
-    return model
+    if len(values) == 1:
+        return _Tree(values)
+    left, right = ([int(v) for v in fields[f"{side}_child"].split()] for side in ("left", "right"))
+    split = [int(v) for v in fields["split_feature"].split()]
+    decisions = [int(v) for v in fields["decision_type"].split()]
+    thresholds = [float(v) for v in fields["threshold"].split()]
+    order: list[int] = []
+    below: dict[int, tuple[int, int]] = {}  # node → leaves of its left side, as places [from, to)
+
+    def walk(node: int) -> None:
+        if node < 0:
+            order.append(~node)
+            return
+        first = len(order)
+        walk(left[node])
+        below[node] = (first, len(order))
+        walk(right[node])
+
+    walk(0)
+    tree = _Tree([values[leaf] for leaf in order])
+    for node, decision in enumerate(decisions):
+        first, last = below[node]
+        word = ALL & ~(((1 << (last - first)) - 1) << first)
+        missing = decision >> 2 & 3
+        if decision & _CATEGORICAL:
+            codes = _codes(fields, int(thresholds[node]))
+            if max(codes, default=0) > _MOST_CODE:
+                return None
+            tree.categorical.append((split[node], codes, word))
+        elif missing == _MISSING_NAN:
+            tree.numeric.append((split[node], thresholds[node], not decision & _DEFAULT_LEFT, word))
+        elif missing == _MISSING_NONE:  # NaN counts as 0
+            tree.numeric.append((split[node], thresholds[node], thresholds[node] < 0, word))
+        else:
+            return None
+    return tree
 
 
-@contextmanager
-def _without_pandas() -> Iterator[None]:
-    """lleaves imports pandas where it can, only to accept its frames: half a second and 60 MB a replica."""
-    absent = "pandas" not in sys.modules
-    if absent:
-        sys.modules["pandas"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if absent:
-            del sys.modules["pandas"]
+def _codes(fields: dict[str, str], condition: int) -> list[int]:
+    bounds = [int(v) for v in fields["cat_boundaries"].split()]
+    held = fields["cat_threshold"].split()[bounds[condition] : bounds[condition + 1]]
+    return [32 * i + b for i, bits in enumerate(held) for b in range(32) if int(bits) >> b & 1]
 
 
-def _main(model_file: Path, cache: Path) -> None:
-    import lleaves
+def _tables(trees: list[_Tree]) -> Tables:
+    conditions = [c for tree in trees for c in sorted(tree.numeric)]
+    cat_features = sorted({f for tree in trees for f, _, _ in tree.categorical})
+    slot_starts, slots = [0], [np.zeros(0, np.int32)]
+    cat_words = [np.zeros((0, len(trees)), np.uint32)]
+    first_slot = 0
+    for feature in cat_features:
+        known = sorted({code for _, codes, _ in _on(trees, feature) for code in codes})
+        slot_of = np.full(max(known, default=-1) + 2, first_slot, np.int32)
+        slot_of[1 + np.array(known, int)] = first_slot + 1 + np.arange(len(known))
+        words = np.full((len(known) + 1, len(trees)), ALL, np.uint32)
+        for t, codes, word in _on(trees, feature):
+            words[[slot for slot, code in enumerate([-1, *known]) if code not in codes], t] &= np.uint32(word)
+        slots.append(slot_of)
+        slot_starts.append(slot_starts[-1] + len(slot_of))
+        cat_words.append(words)
+        first_slot += len(words)
+    return Tables(
+        starts=np.cumsum([0, *(len(tree.numeric) for tree in trees)]).astype(np.int32),
+        features=np.array([f for f, _, _, _ in conditions], np.int32),
+        thresholds=_rounded_down(np.array([t for _, t, _, _ in conditions], np.float64)),
+        nan_right=np.array([right for _, _, right, _ in conditions], np.bool_),
+        words=np.array([word for _, _, _, word in conditions], np.uint32),
+        leaf_starts=np.cumsum([0, *(len(tree.leaves) for tree in trees)]).astype(np.int32),
+        leaves=np.array([value for tree in trees for value in tree.leaves], np.float64),
+        cat_features=np.array(cat_features, np.int32),
+        slot_starts=np.array(slot_starts, np.int32),
+        slots=np.concatenate(slots),
+        cat_words=np.concatenate(cat_words),
+    )
 
-    os.nice(max(0, 19 - os.nice(0)))
-    target = compiled_path(model_file, cache)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_suffix(f".{os.getpid()}.tmp")
-    lleaves.Model(model_file=str(model_file)).compile(cache=str(beside), raw_score=True)
-    beside.replace(target)
+
+def _on(trees: list[_Tree], feature: int) -> Iterator[tuple[int, set[int], int]]:
+    """Conditions on a categorical feature: the tree's number, the codes that go left, the word."""
+    for t, tree in enumerate(trees):
+        for f, codes, word in tree.categorical:
+            if f == feature:
+                yield t, set(codes), word
 
 
-if __name__ == "__main__":
-    _main(Path(sys.argv[1]), Path(sys.argv[2]))
+def _rounded_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The largest float32 not above each: a float32 is above the one where it is above the other."""
+    with np.errstate(over="ignore"):
+        near = thresholds.astype(np.float32)
+    low = np.nextafter(near, np.float32(-np.inf))
+    return np.where(near.astype(np.float64) > thresholds, low, near).astype(np.float32)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.errors import DataError, EnvironmentError_
+from infra.errors import DataError
 from infra.files import sync_dir, write_atomic
 from infra.settings import Home
 from models.blobs import link_files, put_files, sweep, verify_files
@@ -170,15 +170,11 @@ def read_manifest(layout: Home, release_id: str) -> Manifest:
     return manifest
 
 
-def load_release(
-    layout: Home, release_id: str, *, previous: Release | None = None, booster_fallback: bool = True
-) -> Release:
+def load_release(layout: Home, release_id: str, *, previous: Release | None = None) -> Release:
     """Open a published release. Every file that is read has its SHA-256 verified first.
 
     Artifacts whose files `previous` holds too are the very same objects, neither read nor verified
-    again (but for a ranker that is not compiled yet). Raises DataError that names the file, or both
-    sides of what does not belong together. Without `booster_fallback` the ranker has to be compiled
-    for this host, else EnvironmentError_.
+    again. Raises DataError that names the file, or both sides of what does not belong together.
     """
     manifest = read_manifest(layout, release_id)
     make_release(manifest.artifacts, watermark_us=manifest.watermark_us, created_us=manifest.created_us)
@@ -186,17 +182,13 @@ def load_release(
     loaded: dict[str, Any] = {}
     for name, artifact in manifest.artifacts.items():
         old = previous.manifest.artifacts.get(name) if previous else None
-        if old is not None and old.content == artifact.content and not _uncompiled(name, previous):
+        if old is not None and old.content == artifact.content:
             loaded[name] = getattr(previous, name)
             continue
         verify_files(folder / name, artifact.files)
-        loaded[name] = _load_artifact(name, folder / name, layout)
+        loaded[name] = _load_artifact(name, folder / name)
     release = Release(manifest, **loaded)
     _check_loaded(release)
-    if not booster_fallback and _uncompiled("ranker", release):
-        raise EnvironmentError_(
-            f"the ranker of {release_id} is not compiled for this host; compile it or allow the booster"
-        )
     return release
 
 
@@ -274,18 +266,12 @@ def _release_ids(layout: Home) -> list[str]:
     return sorted(p.name for p in layout.releases.glob("r-*") if (p / _MANIFEST).is_file())
 
 
-def _uncompiled(name: str, release: Release | None) -> bool:
-    """Whether this is a ranker that runs without machine code of this host."""
-    ranker = release.ranker if release and name == "ranker" else None
-    return ranker is not None and not ranker.is_compiled
-
-
-def _load_artifact(name: str, folder: Path, layout: Home) -> Any:
+def _load_artifact(name: str, folder: Path) -> Any:
     match name:
         case "ranker":
             from models.ranker import Ranker
 
-            return Ranker.load(folder, cache=layout.compiled)
+            return Ranker.load(folder)
         case "image_classifier":
             from models.image_classifier import ImageClassifier
 

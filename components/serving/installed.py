@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import orjson
@@ -23,8 +21,7 @@ from data.shop import Filters, Request
 from data.state import State
 from infra.settings import Home
 from models.candidate_features import text_match
-from models.compiled import compile_ranker
-from models.release import Release, load_release, release_folder
+from models.release import Release, load_release
 
 _SCORE = frozenset({"ranker", "image_classifier"})
 """Artifacts that neither item vectors nor the understanding of words depend on."""
@@ -73,7 +70,7 @@ class Installed:
 
     @property
     def ranker_compiled(self) -> bool | None:
-        """Whether its ranker runs as machine code of this host; None without a ranker."""
+        """Whether its ranker is walked by compiled code; None without a ranker."""
         return None if self.release.ranker is None else self.release.ranker.is_compiled
 
 
@@ -118,13 +115,7 @@ def install(
     shared: Shared,
     make_view: Callable[[Release], ReleaseView],
 ) -> Installed:
-    """Load a release beside the live one (unchanged artifacts are reused) and make its pipeline.
-
-    The ranker is compiled first, in a process of its own at niceness 19, where that was not done.
-    """
-    model = release_folder(layout, release_id) / "ranker" / "ranker.txt"
-    if model.is_file() and importlib.util.find_spec("lleaves") is not None:
-        compile_ranker(model, Path(layout.compiled))
+    """Load a release beside the live one (unchanged artifacts are reused) and make its pipeline."""
     release = load_release(layout, release_id, previous=live.release if live is not None else None)
     # Where nothing else is new than what scores, the view and what is known of queries stay as they are.
     same = live is not None and _same_but(release, live.release, _SCORE)

@@ -67,7 +67,7 @@ def make_task(name: str, settings: Settings, inputs: Inputs, parts: Parts, *, wa
 
 @task(name="publish", cache_policy=NO_CACHE)
 def publish_task(settings: Settings, parts: Parts, inputs: Inputs) -> str:
-    """The release among the blobs and in the registry, its ranker compiled; not live yet."""
+    """The release among the blobs and in the registry; not live yet."""
     return publish_parts(settings, parts, inputs, clock=open_clock(settings.layout.clock)).release_id
 
 

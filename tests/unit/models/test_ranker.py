@@ -10,7 +10,6 @@ import pytest
 
 from infra.errors import DataError
 from models.candidate_features import FEATURES
-from models.compiled import compile_ranker, compiled_path
 from models.examination import Examination
 from models.metrics import bootstrap_mean
 from models.ranker import Ranker, RankerConfig
@@ -123,21 +122,19 @@ def test_saved_and_loaded_scores_are_identical(tmp_path: Path) -> None:
     )
 
 
-def test_compiled_equals_interpreted_and_a_wrong_one_is_not_used(tmp_path: Path) -> None:
+def test_a_loaded_ranker_is_compiled_and_one_that_scores_otherwise_is_refused(tmp_path: Path) -> None:
     ranker, _ = Ranker.fit(rows(1), seed=3, config=CONFIG)
     other, _ = Ranker.fit(rows(9), seed=4, config=CONFIG)
     ranker.save(tmp_path / "a")
     other.save(tmp_path / "b")
-    cache = tmp_path / "cache"
-    assert not Ranker.load(tmp_path / "a", cache=cache).is_compiled
-    assert compile_ranker(tmp_path / "a" / "ranker.txt", cache) is not None
-    compiled = Ranker.load(tmp_path / "a", cache=cache)
+    compiled = Ranker.load(tmp_path / "a")
     assert compiled.is_compiled
+    assert not ranker.is_compiled
     x = rows(5).features
-    np.testing.assert_allclose(compiled.predict(x), ranker.predict(x), rtol=0, atol=1e-9)
-    theirs = compiled_path(tmp_path / "b" / "ranker.txt", cache)
-    theirs.write_bytes(compiled_path(tmp_path / "a" / "ranker.txt", cache).read_bytes())
-    assert not Ranker.load(tmp_path / "b", cache=cache).is_compiled
+    np.testing.assert_array_equal(compiled.predict(x), ranker.predict(x))
+    (tmp_path / "b" / "ranker.txt").write_bytes((tmp_path / "a" / "ranker.txt").read_bytes())
+    with pytest.raises(DataError, match="does not give the scores"):
+        Ranker.load(tmp_path / "b")
 
 
 def test_a_warm_start_adds_trees_up_to_the_cap() -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra.errors import DataError, EnvironmentError_
+from infra.errors import DataError
 from infra.settings import Home
 from models import blobs
 from models.candidate_features import FEATURE_SCHEMA, FEATURES
-from models.compiled import compile_ranker
 from models.encoder import Encoder
 from models.lexical_index import LexicalIndex, assign_tiers
 from models.ranker import Ranker
@@ -280,7 +279,9 @@ def test_unchanged_artifacts_are_the_very_same_objects(layout: Home, tmp_path: P
     assert diff(None, manifest)["changed_size"] == manifest.size
 
 
-def test_a_ranker_is_taken_up_once_it_is_compiled_for_this_host(layout: Home, tmp_path: Path) -> None:
+def test_a_ranker_is_loaded_compiled_and_taken_over_from_the_release_before(
+    layout: Home, tmp_path: Path
+) -> None:
     import lightgbm as lgb
 
     rng = np.random.default_rng(1)
@@ -295,20 +296,11 @@ def test_a_ranker_is_taken_up_once_it_is_compiled_for_this_host(layout: Home, tm
     )
     manifest = published(layout, artifacts)
     assert manifest.feature_schema == FEATURE_SCHEMA
-    with pytest.raises(EnvironmentError_, match="not compiled for this host"):
-        load_release(layout, manifest.release_id, booster_fallback=False)
-    slow = load_release(layout, manifest.release_id)
-    assert slow.ranker is not None
-    assert not slow.ranker.is_compiled
-    assert np.array_equal(slow.ranker.predict(features), booster.predict(features.astype(np.float64)))
-
-    if compile_ranker(tmp_path / "ranker" / "ranker.txt", layout.compiled) is None:
-        pytest.skip("no compiler for rankers on this machine")
-    fast = load_release(layout, manifest.release_id, previous=slow, booster_fallback=False)
-    assert fast.ranker is not None
-    assert fast.ranker.is_compiled
-    assert np.allclose(fast.ranker.predict(features), slow.ranker.predict(features), atol=1e-9)
-    assert load_release(layout, manifest.release_id, previous=fast).ranker is fast.ranker
+    release = load_release(layout, manifest.release_id)
+    assert release.ranker is not None
+    assert release.ranker.is_compiled
+    assert np.array_equal(release.ranker.predict(features), booster.predict(features.astype(np.float64)))
+    assert load_release(layout, manifest.release_id, previous=release).ranker is release.ranker
 
 
 def test_the_champion_is_a_published_release_and_remembers_the_one_before(
