@@ -1,0 +1,1 @@
+"""The triggers, one file each, behind one protocol (`trigger.py`)."""
