@@ -60,11 +60,6 @@ class Home:
         return self.root / "releases"
 
     @property
-    def compiled(self) -> Path:
-        """Rankers compiled for this host; never shipped."""
-        return self.root / "compiled"
-
-    @property
     def world(self) -> Path:
         """The world's public description (no truth)."""
         return self.root / "world"

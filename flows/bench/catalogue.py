@@ -36,7 +36,7 @@ SESSIONS = 4_000  # of the one day of history: enough clicks for a ranker to lea
 ITEMS = (200, 2_000_000)
 FIRST_DAYS = 40  # of the world after its history, from which requests are taken
 _RECORD = "bench.json"
-_LINKED = ("blobs", "releases", "compiled", "states", "snapshots", "segments")
+_LINKED = ("blobs", "releases", "states", "snapshots", "segments")
 _COPIED = ("world", "truth", "store", "mlflow")
 _CODE = (
     "models",
