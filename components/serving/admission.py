@@ -44,8 +44,9 @@ class AdmissionConfig:
     """`at_once`: requests in the pipeline's hands; more only interleave, as it computes on one thread.
 
     `wait_ms`: who would wait longer is refused, by the estimate or because the first in line has waited so
-    long. `always`: so many may wait whatever it says, so that a burst after a stall is served. `give_up_ms`:
-    who has waited so long in a line that is refusing others is refused too, as the processor is not there.
+    long. `always`: so many may wait whatever it says, so that a burst after a stall is served, until one is
+    refused: that is no burst, and the time alone counts until the line is empty. `give_up_ms`: who has waited
+    so long in a line that is refusing others is refused too, as the processor is not there.
     `longest`: no more wait, ever. `others`: writes and uploads under way, which wait for a disk or a client
     first. `retry_after_s`: what a refused client is told.
     """
@@ -136,7 +137,7 @@ class Admission:
 
     def _is_full(self) -> bool:
         n, config = len(self._line), self.config
-        if n < max(1, config.always):
+        if n < (1 if self._refusing else max(1, config.always)):
             return False
         wait_s = max(n * self._answer_s, time.perf_counter() - self._line[0][1])
         return n >= config.longest or wait_s * 1e3 > config.wait_ms

@@ -149,6 +149,29 @@ def test_the_line_is_as_long_as_the_wait_allows() -> None:
     talk(AdmissionConfig(at_once=1, always=1, wait_ms=20.0), conversation)
 
 
+def test_after_a_refusal_the_time_alone_counts_until_the_line_was_empty() -> None:
+    async def conversation(admission: Admission, shop: Shop, come: Any) -> None:
+        first = [Client() for _ in range(6)]
+        for client in first:
+            await come(client)
+        assert [c.status for c in first] == [None] * 5 + [429]  # one served, four wait as in a burst
+        for client in first[:2]:
+            shop.answer(client)
+            await breathe()
+        late = Client()
+        await come(late)
+        assert (admission.waiting, late.status) == (2, 429)  # no burst any more: no time, no place
+        for client in first[2:5]:
+            shop.answer(client)
+            await breathe()
+        burst = [Client() for _ in range(5)]
+        for client in burst:
+            await come(client)
+        assert [c.status for c in burst] == [None] * 5
+
+    talk(AdmissionConfig(at_once=1, always=4, wait_ms=0.0), conversation)
+
+
 def test_whoever_hung_up_or_ran_out_of_time_is_not_computed() -> None:
     async def conversation(admission: Admission, shop: Shop, come: Any) -> None:
         first, gone, late, patient = Client(), Client(), Client(headers={"x-deadline-ms": "1"}), Client()
