@@ -1,4 +1,4 @@
-"""`shelflife data fetch` and `shelflife data import`."""
+"""`shelflife data fetch`, `shelflife data import` and `shelflife data check-leakage`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, verb
 from infra.errors import ConfigError, DataError
 
-app = verb("Obtain real data, or bring your own log.")
+app = verb("Obtain real data, bring your own log, or check one.")
 
 SETS = {
     "fashion-mnist": "70,000 product photos of 28 x 28 in ten classes (Debian's package, Expat licence)",
@@ -71,3 +71,25 @@ def import_log(
         importer = import_wands if format == "wands" else import_csv
         report = importer(path, session.settings.layout, dry_run=dry_run, progress=say)
     session.emit(report, report.text)
+
+
+@app.command("check-leakage")
+def check(
+    ctx: typer.Context,
+    sample: Annotated[int, typer.Option(min=1, help="Requests whose features are made again.")] = 200,
+    home: HomeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that no feature is later than its event was known, and that training sees what serving saw.
+
+    Exit code 4 where a leak is found: its rows are printed.
+    """
+    from flows.offline.leakage import EXIT_LEAK, check_leakage
+
+    session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    with session.progress("check-leakage"):
+        found = check_leakage(session.settings, sample=sample)
+    session.emit(found, found.text)
+    if not found.clean:
+        raise typer.Exit(EXIT_LEAK)
