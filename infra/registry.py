@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from infra.errors import DataError, EnvironmentError_
 from infra.files import write_atomic
@@ -41,12 +41,20 @@ class Registry(Protocol):
         lineage: Mapping[str, Any],
         artifact: Mapping[str, Any],
         resources: Mapping[str, float],
+        key: str | None = None,
     ) -> str:
         """Record one training as a run and a new version of `shelflife-<component>`; returns the version.
 
         `snapshot` is what it read, `lineage` what it came of, `artifact` where its files are, `resources`
-        what it cost. All of it can be had again with `training`.
+        what it cost. All of it can be had again with `training`. `key`: what was recorded with an equal
+        one before is the same version, not a new one.
         """
+        ...
+
+    def log_run(
+        self, name: str, *, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None
+    ) -> None:
+        """Record figures of a step as a run of that name; what is not a number is left out."""
         ...
 
     def training(self, component: str, version: str) -> dict[str, Any]:
@@ -63,7 +71,8 @@ class Registry(Protocol):
         """All releases, newest first.
 
         Each with version, release_id, parent, components (name → version), metrics, verdict (None before the
-        gate), alias (`champion` or None), created_us, and promoted_us (None if it never was champion).
+        gate), alias (`champion` or None), created_us, promoted_us (wall time; None if it never was champion),
+        and promotions: [{"wall_us", "by"}], each time that it became champion.
         """
         ...
 
@@ -75,8 +84,11 @@ class Registry(Protocol):
         """The release that the alias names; None before the first promotion."""
         ...
 
-    def set_champion(self, release_id: str, *, expected: str | None = None) -> None:
-        """Move the alias. With `expected`, only if that release is champion now; DataError otherwise."""
+    def set_champion(self, release_id: str, *, expected: str | None = None, by: str = "") -> None:
+        """Move the alias; nothing where it is there already. `by`: who or what decided.
+
+        With `expected`, only if that release is champion now; DataError otherwise.
+        """
         ...
 
 
@@ -103,6 +115,7 @@ class MlflowRegistry:
         lineage: Mapping[str, Any],
         artifact: Mapping[str, Any],
         resources: Mapping[str, float],
+        key: str | None = None,
     ) -> str:
         """As Registry.log_training."""
         record = {
@@ -117,9 +130,12 @@ class MlflowRegistry:
         text = json.dumps(record, sort_keys=True, default=str)
         at_ms = time.time_ns() // 1_000_000
         numbers = {**metrics, **{f"resources/{k}": v for k, v in resources.items()}}
+        name = f"shelflife-{component}"
         with self._write() as (client, experiment):
             from mlflow.entities import Metric, Param, RunTag
 
+            if key is not None and (old := self._tagged(client, name, "key", key)) is not None:
+                return str(old.version)
             run = client.create_run(experiment, run_name=component).info
             client.log_batch(
                 run.run_id,
@@ -129,11 +145,27 @@ class MlflowRegistry:
             )
             folder = self.folder / "artifacts" / component / run.run_id
             write_atomic(folder / "training.json", text.encode())
-            name = f"shelflife-{component}"
             self._make_model(client, name)
-            version = client.create_model_version(name, source=str(folder), run_id=run.run_id)
+            tags = {} if key is None else {"key": key}
+            version = client.create_model_version(name, source=str(folder), run_id=run.run_id, tags=tags)
             client.set_terminated(run.run_id)
             return str(version.version)
+
+    def log_run(
+        self, name: str, *, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None
+    ) -> None:
+        """As Registry.log_run."""
+        at_ms = time.time_ns() // 1_000_000
+        with self._write() as (client, experiment):
+            from mlflow.entities import Metric, Param
+
+            run = client.create_run(experiment, run_name=name).info
+            client.log_batch(
+                run.run_id,
+                metrics=[Metric(k, float(v), at_ms, 0) for k, v in metrics.items() if math.isfinite(v)],
+                params=[Param(k, str(v)[:PARAM_LENGTH]) for k, v in (params or {}).items()],
+            )
+            client.set_terminated(run.run_id)
 
     def training(self, component: str, version: str) -> dict[str, Any]:
         """As Registry.training."""
@@ -200,7 +232,7 @@ class MlflowRegistry:
             found = self._champion(client)
             return None if found is None else str(found.tags["release_id"])
 
-    def set_champion(self, release_id: str, *, expected: str | None = None) -> None:
+    def set_champion(self, release_id: str, *, expected: str | None = None, by: str = "") -> None:
         """As Registry.set_champion. MLflow has no compare-and-swap: the file lock makes it one."""
         with self._write() as (client, _):
             version = self._known(client, release_id)
@@ -211,8 +243,12 @@ class MlflowRegistry:
                     f"the champion is {now}, expected {expected}: it was changed meanwhile; "
                     "look at `shelflife releases` and repeat"
                 )
-            at_us = str(time.time_ns() // 1_000)
-            client.set_model_version_tag(RELEASE, version.version, "promoted_us", at_us)
+            if now == release_id:
+                return
+            at_us = time.time_ns() // 1_000
+            told = [*json.loads(version.tags.get("promotions", "[]")), {"wall_us": at_us, "by": by}]
+            client.set_model_version_tag(RELEASE, version.version, "promoted_us", str(at_us))
+            client.set_model_version_tag(RELEASE, version.version, "promotions", json.dumps(told))
             client.set_registered_model_alias(RELEASE, CHAMPION, version.version)
 
     def _client(self) -> tuple[Any, str]:
@@ -236,11 +272,19 @@ class MlflowRegistry:
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[tuple[Any, str]]:
-        with self._clear_errors():
+        with self._clear_errors(), self._lock() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield self._client()
+
+    def _lock(self) -> IO[str]:
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "lock").open("a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield self._client()
+            return (self.folder / "lock").open("a")
+        except OSError as error:
+            raise EnvironmentError_(
+                f"the registry {self.folder} cannot be used: {error.strerror}; expected a folder to write "
+                "in: make room or access, or move away what is there"
+            ) from error
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[tuple[Any, str]]:
@@ -273,10 +317,12 @@ class MlflowRegistry:
             client.create_registered_model(name)
 
     def _version(self, client: Any, release_id: str) -> Any:
-        quoted = release_id.replace("'", "")
-        found = client.search_model_versions(
-            f"name='{RELEASE}' and tags.release_id='{quoted}'", max_results=1
-        )
+        return self._tagged(client, RELEASE, "release_id", release_id)
+
+    def _tagged(self, client: Any, model: str, tag: str, value: str) -> Any:
+        """The first version of a model with this tag; None if there is none."""
+        quoted = value.replace("'", "")
+        found = client.search_model_versions(f"name='{model}' and tags.{tag}='{quoted}'", max_results=1)
         return found[0] if found else None
 
     def _known(self, client: Any, release_id: str) -> Any:
@@ -316,6 +362,7 @@ def _row(version: Any, champion: Any) -> dict[str, Any]:
         "alias": CHAMPION if champion is not None and champion.version == version.version else None,
         "created_us": int(tags["created_us"]),
         "promoted_us": int(promoted) if promoted else None,
+        "promotions": json.loads(tags.get("promotions", "[]")),
     }
 
 

@@ -17,14 +17,26 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self._trainings: dict[str, list[str]] = {}
+        self._keys: dict[tuple[str, str], str] = {}
+        self.runs: list[dict[str, Any]] = []
         self._releases: list[dict[str, Any]] = []
         self._champion: str | None = None
 
-    def log_training(self, component: str, **record: Mapping[str, Any]) -> str:
+    def log_training(self, component: str, *, key: str | None = None, **record: Mapping[str, Any]) -> str:
         """As Registry.log_training."""
+        if key is not None and (component, key) in self._keys:
+            return self._keys[component, key]
         kept = self._trainings.setdefault(component, [])
         kept.append(json.dumps({"component": component, **record}, default=str))
+        if key is not None:
+            self._keys[component, key] = str(len(kept))
         return str(len(kept))
+
+    def log_run(
+        self, name: str, *, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None
+    ) -> None:
+        """As Registry.log_run."""
+        self.runs.append({"name": name, "metrics": dict(metrics), "params": dict(params or {})})
 
     def training(self, component: str, version: str) -> dict[str, Any]:
         """As Registry.training."""
@@ -52,6 +64,7 @@ class FakeRegistry:
                 "verdict": None if verdict is None else dict(verdict),
                 "created_us": manifest["created_us"],
                 "promoted_us": None,
+                "promotions": [],
             }
         )
         return str(len(self._releases))
@@ -71,12 +84,15 @@ class FakeRegistry:
         """As Registry.champion_release."""
         return self._champion
 
-    def set_champion(self, release_id: str, *, expected: str | None = None) -> None:
+    def set_champion(self, release_id: str, *, expected: str | None = None, by: str = "") -> None:
         """As Registry.set_champion."""
         row = self._known(release_id)
         if expected is not None and expected != self._champion:
             raise DataError(f"the champion is {self._champion}, expected {expected}")
+        if self._champion == release_id:
+            return
         row["promoted_us"] = time.time_ns() // 1_000
+        row["promotions"].append({"wall_us": row["promoted_us"], "by": by})
         self._champion = release_id
 
     def _known(self, release_id: str) -> dict[str, Any]:

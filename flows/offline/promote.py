@@ -1,59 +1,61 @@
-"""Publish a release, let the gate judge it, make it champion, roll back.
+"""Publish a release, let the gate judge it, and make it champion if it passes.
 
-The registry's alias says who is champion; the pointer that replicas watch follows it. A crash
-between the two is repaired by `reconcile`, which the next promotion and refresh call.
+Publishing what is published already changes nothing, so that a refresh that was interrupted may simply run
+again. Who is champion, and what a crash in between leaves, is `flows/offline/crown.py`.
 """
 
 from __future__ import annotations
 
+import datetime
+import hashlib
+import json
 from dataclasses import asdict
 from typing import Any
 
-from flows.offline.gate import MARGIN, Verdict, judge
+from flows.offline.crown import barred, crown, lift, promoting, reconcile, rollback
+from flows.offline.gate import MARGIN, GateLimits, Verdict, judge, refused
 from flows.offline.inputs import Inputs, load_inputs
-from flows.offline.refusals import record_refusals
+from flows.offline.refusals import note_verdict
 from flows.offline.train import Parts, drop_checkpoints
-from infra.clock import Clock, open_clock
+from infra.clock import Clock
 from infra.errors import DataError
-from infra.processes import exclusive
 from infra.registry import Registry, open_registry
-from infra.settings import Settings
+from infra.resources import measured
+from infra.settings import Home, Settings
 from models.release import (
+    Artifact,
     Manifest,
     Release,
     champion,
-    champion_record,
     list_releases,
     load_release,
     make_release,
     publish,
     read_manifest,
-    set_champion,
+    release_folder,
 )
 
 __all__ = ["promote", "publish_parts", "reconcile", "rollback"]
 
+# Built anew from the same snapshot its files have other names and contents, which mean the same.
+_NAMED_BY_SNAPSHOT = frozenset({"lexical_index"})
+
 
 def publish_parts(settings: Settings, parts: Parts, inputs: Inputs, *, clock: Clock) -> Manifest:
-    """Make a release of the parts and record it in the registry."""
+    """Make a release of the parts and record it in the registry, each training and release once."""
     layout = settings.layout
-    metrics = {
-        f"{name}.{key}": value
-        for name, artifact in parts.artifacts.items()
-        for key, value in artifact.metrics.items()
-        if key in ("valid_ndcg10", "accuracy")
-    }
-    manifest = make_release(
+    registry = open_registry(layout.mlflow)
+    registry.champion_release()  # says now if it cannot be used: nothing is published then
+    manifest = _twin(layout, parts, inputs.watermark_us) or make_release(
         parts.artifacts,
         watermark_us=inputs.watermark_us,
         created_us=clock.now_us(),
         parent=champion(layout) or "",
-        metrics=metrics,
+        metrics=_headline(parts),
     )
     publish(layout, manifest)
-    registry = open_registry(layout.mlflow)
     for name in parts.made:
-        artifact, cost = parts.artifacts[name], parts.costs[name]
+        artifact, cost = manifest.artifacts[name], parts.costs[name]
         registry.log_training(
             name,
             params={k: v for k, v in inputs.snapshot.items() if k in ("window_d", "fraction", "commit")},
@@ -62,6 +64,7 @@ def publish_parts(settings: Settings, parts: Parts, inputs: Inputs, *, clock: Cl
             lineage={"parent_release": manifest.parent, "requires": artifact.requires},
             artifact={"version": artifact.version, "files": artifact.files, "size": artifact.size},
             resources=asdict(cost),
+            key=_digest([_made_of(artifact), artifact.snapshot]),
         )
     registry.register_release(asdict(manifest))
     drop_checkpoints(settings, parts.made)
@@ -73,14 +76,19 @@ def promote(
     *,
     release_id: str | None = None,
     margin: float = MARGIN,
+    limits: GateLimits | None = None,
     inputs: Inputs | None = None,
+    by_hand: bool = False,
 ) -> dict[str, Any]:
     """Judge a release (default: the newest) against the champion, and make it champion if it passes.
 
-    Returns {"release_id", "promoted", "verdict"}. Serialised: one promotion of a home at a time.
+    `limits`: of the gate, None the default ones with this `margin`; `by_hand`: a user named the release,
+    so that one that was rolled back is let in again. Returns {"release_id", "promoted", "verdict",
+    "champion"}. Serialised: one promotion of a home at a time.
     """
     layout = settings.layout
-    with exclusive(layout.run / "promote", "promote"):
+    limits = limits or GateLimits(margin=margin)
+    with promoting(settings, "promote"):
         registry = open_registry(layout.mlflow)
         reconcile(settings, registry=registry)
         if release_id is None:
@@ -88,16 +96,18 @@ def promote(
             if not held:
                 raise DataError(f"no release in {layout.root}; `shelflife refresh` makes one")
             release_id = held[-1].release_id
+        elif not release_folder(layout, release_id).is_dir():
+            read_manifest(layout, release_id)  # says which there are
         current = champion(layout)
         if release_id == current:
             return {"release_id": release_id, "promoted": False, "verdict": None, "champion": current}
-        old = load_release(layout, current) if current else None
-        new = load_release(layout, release_id, previous=old)
-        verdict = _judged(inputs or load_inputs(layout, window_d=None), new, old, margin)
-        registry.register_release(asdict(new.manifest))
-        registry.record_verdict(release_id, verdict.as_dict())
+        if by_hand:
+            lift(layout, release_id)
+        with measured() as cost:
+            verdict = _verdict(settings, release_id, current, limits, inputs)
+        _record(layout, registry, verdict, asdict(cost))
         if verdict.passed:
-            _crown(settings, registry, release_id, by="gate")
+            crown(settings, registry, release_id, by="hand" if by_hand else "gate")
         return {
             "release_id": release_id,
             "promoted": verdict.passed,
@@ -106,63 +116,70 @@ def promote(
         }
 
 
-def rollback(settings: Settings) -> dict[str, Any]:
-    """Make the champion's predecessor the champion again."""
+def _verdict(
+    settings: Settings, release_id: str, current: str | None, limits: GateLimits, inputs: Inputs | None
+) -> Verdict:
     layout = settings.layout
-    with exclusive(layout.run / "promote", "rollback"):
-        registry = open_registry(layout.mlflow)
-        reconcile(settings, registry=registry)
-        record = champion_record(layout)
-        if record is None:
-            raise DataError(f"no champion in {layout.root}; `shelflife refresh` makes one")
-        target = record["previous"] or read_manifest(layout, record["release_id"]).parent
-        if not target:
-            raise DataError(f"{record['release_id']} is the first champion; there is none to go back to")
-        load_release(layout, target)
-        _crown(settings, registry, target, by="rollback")
-        return {"release_id": target, "was": record["release_id"]}
-
-
-def reconcile(settings: Settings, *, registry: Registry | None = None) -> str | None:
-    """Make the pointer follow the registry's alias after a crash between the two; returns the champion.
-
-    What the service refused since is recorded too. A pointer without an alias (the registry was lost) is
-    taken into the registry instead.
-    """
-    layout = settings.layout
-    registry = registry or open_registry(layout.mlflow)
-    record_refusals(layout, registry)
-    named = registry.champion_release()
+    out = barred(layout).get(release_id)
+    if out is not None:
+        at = datetime.datetime.fromtimestamp(out["wall_us"] / 1e6, datetime.UTC)
+        when = f"{at:%Y-%m-%d at %H:%M} (UTC)"
+        reason = f"it was rolled back on {when}; `shelflife promote {release_id}` takes it again"
+        return refused(release_id, current, reason, limits)
+    old = _loaded(layout, current)
     try:
-        pointed = champion(layout)
+        new = load_release(layout, release_id, previous=old)
+    except DataError as error:
+        return refused(release_id, current, f"it cannot be loaded: {error}", limits)
+    return judge(inputs or load_inputs(layout, window_d=None), new, old, limits=limits)
+
+
+def _loaded(layout: Home, current: str | None) -> Release | None:
+    """The champion; None if there is none, or none that can be read: a new one shall take its place."""
+    try:
+        return load_release(layout, current) if current else None
     except DataError:
-        if named is None:
-            raise
-        pointed = None  # damaged: the alias mends it
-    if named == pointed:
-        return named
-    if named is not None:
-        try:
-            read_manifest(layout, named)
-        except DataError as error:
-            if pointed is None:
-                raise
-            registry.set_champion(pointed)
-            raise DataError(
-                f"the registry's champion {named} cannot be read ({error}); {pointed} stays champion"
-            ) from error
-        set_champion(layout, named, at_us=open_clock(layout.clock).now_us(), by="reconcile")
-        return named
-    assert pointed is not None
-    registry.register_release(asdict(read_manifest(layout, pointed)))
-    registry.set_champion(pointed)
-    return pointed
+        return None
 
 
-def _judged(inputs: Inputs, new: Release, old: Release | None, margin: float) -> Verdict:
-    return judge(inputs, new, old, margin=margin)
+def _record(layout: Home, registry: Registry, verdict: Verdict, cost: dict[str, float]) -> None:
+    """The verdict in the registry, with its figures as a run, and beside the releases for `status`."""
+    try:
+        registry.register_release(asdict(read_manifest(layout, verdict.challenger)))
+        registry.record_verdict(verdict.challenger, verdict.as_dict())
+    except DataError:  # its manifest is damaged and the registry never heard of it: the run tells
+        pass
+    figures = verdict.figures() | {f"resources/{k}": v for k, v in cost.items()}
+    told = {"challenger": verdict.challenger, "champion": verdict.champion}
+    told["reasons"] = "; ".join(verdict.reasons)
+    registry.log_run("gate", metrics=figures, params=told)
+    note_verdict(layout, verdict.as_dict())
 
 
-def _crown(settings: Settings, registry: Registry, release_id: str, *, by: str) -> None:
-    registry.set_champion(release_id)
-    set_champion(settings.layout, release_id, at_us=open_clock(settings.layout.clock).now_us(), by=by)
+def _twin(layout: Home, parts: Parts, watermark_us: int) -> Manifest | None:
+    """The newest published release of the very same parts; an interrupted refresh may have left it."""
+    wanted = {name: _made_of(artifact) for name, artifact in parts.artifacts.items()}
+    for manifest in reversed(list_releases(layout)):
+        found = {name: _made_of(artifact) for name, artifact in manifest.artifacts.items()}
+        if manifest.watermark_us == watermark_us and found == wanted:
+            return manifest
+    return None
+
+
+def _made_of(artifact: Artifact) -> str:
+    if artifact.name in _NAMED_BY_SNAPSHOT and artifact.snapshot:
+        return _digest([artifact.snapshot, artifact.requires, artifact.metrics])
+    return artifact.content
+
+
+def _headline(parts: Parts) -> dict[str, float]:
+    return {
+        f"{name}.{key}": value
+        for name, artifact in parts.artifacts.items()
+        for key, value in artifact.metrics.items()
+        if key in ("valid_ndcg10", "accuracy")
+    }
+
+
+def _digest(document: Any) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

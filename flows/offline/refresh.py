@@ -6,20 +6,23 @@ Plain functions: the command line calls them, and `flows/offline/deployments.py`
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import orjson
 
-from flows.offline.gate import MARGIN
+from flows.offline.crown import promoting, reconcile
+from flows.offline.gate import MARGIN, GateLimits
 from flows.offline.index import INDEXES, build_index
 from flows.offline.ingest import ingest
 from flows.offline.inputs import Inputs, load_inputs
-from flows.offline.promote import promote, publish_parts, reconcile
+from flows.offline.promote import promote, publish_parts
 from flows.offline.train import TRAINED, Parts, train_component
 from infra.clock import open_clock, wall_us
-from infra.errors import ConfigError
+from infra.errors import ConfigError, EnvironmentError_
 from infra.processes import exclusive
+from infra.registry import open_registry
 from infra.resources import Cost, bounded, cpu_s, measured, nice_down
 from infra.settings import Home, Settings
 from models.release import Release, champion, load_release
@@ -66,7 +69,8 @@ def components_of(components: str) -> tuple[str, ...]:
 
 def opened(settings: Settings) -> Release | None:
     """The champion, loaded; None before the first release."""
-    reconcile(settings)
+    with promoting(settings, "refresh"):
+        reconcile(settings)
     name = champion(settings.layout)
     return load_release(settings.layout, name) if name else None
 
@@ -79,10 +83,13 @@ def refresh(
     window_d: float | None = WINDOW_D,
     start: str = "cold",
     margin: float = MARGIN,
+    limits: GateLimits | None = None,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """Ingest, make the components anew, and promote the release if the gate lets it through.
 
+    `limits`: of the gate, None the default ones with this `margin`. A refresh that was killed may simply
+    run again: trainings go on from their checkpoints, and nothing is recorded or published twice.
     The first refresh of a home makes everything. Returns a plain document: the release, the
     verdict, what was made, and what it cost. One refresh of a home at a time.
     """
@@ -93,22 +100,27 @@ def refresh(
     plan = components_of(component)
     with exclusive(settings.layout.run / "refresh", "refresh"):
         nice_down()
+        steps: dict[str, Cost] = {}
         with measured() as cost:
             progress("ingest")
-            ingested = ingest(settings)
-            champion_release = opened(settings)
-            parts = Parts.of(champion_release)
-            if champion_release is None:
-                plan = _FIRST
-            inputs = load_inputs(settings.layout, window_d=window_d, fraction=fraction)
-            for name in plan:
+            with measured() as steps["ingest"]:
+                ingested = ingest(settings)
+            with measured() as steps["open"]:
+                champion_release = opened(settings)
+                parts = Parts.of(champion_release)
+                inputs = load_inputs(settings.layout, window_d=window_d, fraction=fraction)
+            for name in _FIRST if champion_release is None else plan:
                 progress(name)
-                parts = make(name, settings, inputs, parts, warm=start == "warm")
+                with measured() as steps[name]:
+                    parts = make(name, settings, inputs, parts, warm=start == "warm")
             progress("publish")
-            manifest = publish_parts(settings, parts, inputs, clock=open_clock(settings.layout.clock))
+            with measured() as steps["publish"]:
+                manifest = publish_parts(settings, parts, inputs, clock=open_clock(settings.layout.clock))
             progress("gate")
-            outcome = promote(settings, release_id=manifest.release_id, margin=margin, inputs=inputs)
-    return report(settings, component, ingested, parts, inputs, outcome, cost)
+            with measured() as steps["gate"]:
+                name = manifest.release_id
+                outcome = promote(settings, release_id=name, margin=margin, limits=limits, inputs=inputs)
+    return report(settings, component, ingested, parts, inputs, outcome, cost, steps=steps)
 
 
 def make(name: str, settings: Settings, inputs: Inputs, parts: Parts, *, warm: bool) -> Parts:
@@ -131,10 +143,12 @@ def report(
     cost: Cost,
     *,
     flow_run_id: str = "",
+    steps: Mapping[str, Cost] | None = None,
 ) -> dict[str, Any]:
     """What a refresh did, as a plain document; also kept as a line of `run/refreshes.jsonl`.
 
-    `flow_run_id`: of Prefect, by which who asked for the run finds the document.
+    `flow_run_id`: of Prefect, by which who asked for the run finds the document. `steps`: what each step
+    cost; in the registry it is a run named `refresh`.
     """
     end_us = wall_us()
     document = {
@@ -151,12 +165,21 @@ def report(
         "cpu_s": round(cost.cpu_s, 3),
         "process_cpu_s": round(cpu_s(), 3),
         "seconds": round(cost.wall_s, 3),
+        "steps": {name: {k: round(v, 3) for k, v in asdict(c).items()} for name, c in (steps or {}).items()},
     }
+    _log_costs(settings, document, {"whole": cost, **(steps or {})})
     path = settings.layout.run / REFRESHES
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as lines:
         lines.write(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
     return document
+
+
+def _log_costs(settings: Settings, document: Mapping[str, Any], costs: Mapping[str, Cost]) -> None:
+    figures = {f"{name}/{k}": v for name, c in costs.items() for k, v in asdict(c).items()}
+    told = {k: str(document[k]) for k in ("component", "release_id", "promoted")}
+    with contextlib.suppress(EnvironmentError_):  # what matters is done, and the document has them, too
+        open_registry(settings.layout.mlflow).log_run("refresh", metrics=figures, params=told)
 
 
 def read_refreshes(layout: Home) -> list[dict[str, Any]]:

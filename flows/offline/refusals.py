@@ -1,18 +1,46 @@
-"""Brings what the service refused into the registry: replicas cannot write there themselves.
+"""What the gate and the service refused, and why, kept where `status` and `releases` find it.
 
-A replica writes every try to swap into `run/serving-status.json`. Refreshes, promotions and `releases`
-look there.
+The gate's verdicts are lines of `run/verdicts.jsonl`, beside the registry. Replicas cannot write to the
+registry: they write every try to swap into `run/serving-status.json`; refreshes, promotions and `releases`
+bring what was refused there into the registry.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
+from infra.clock import wall_us
 from infra.registry import Registry
 from infra.settings import Home
 
-__all__ = ["record_refusals", "refusals"]
+__all__ = ["last_verdicts", "note_verdict", "record_refusals", "refusals"]
+
+_VERDICTS = "verdicts.jsonl"
+
+
+def note_verdict(layout: Home, verdict: Mapping[str, Any]) -> None:
+    """Keep a verdict of the gate for `last_verdicts`."""
+    layout.run.mkdir(parents=True, exist_ok=True)
+    with (layout.run / _VERDICTS).open("ab") as lines:
+        lines.write(json.dumps({"wall_us": wall_us(), **verdict}, default=str).encode() + b"\n")
+
+
+def last_verdicts(layout: Home, count: int = 5) -> list[dict[str, Any]]:
+    """The newest verdicts of the gate, newest first; a torn line is passed over."""
+    try:
+        lines = (layout.run / _VERDICTS).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    found: list[dict[str, Any]] = []
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+        if len(found) == count:
+            break
+    return found
 
 
 def refusals(layout: Home) -> dict[str, dict[str, Any]]:

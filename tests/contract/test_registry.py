@@ -54,6 +54,30 @@ def test_versions_count_per_component(registry: Registry) -> None:
     assert [registry.log_training(c, **TRAINING) for c in ("ranker", "ranker", "encoder")] == ["1", "2", "1"]
 
 
+def test_equal_keys_are_one_version(registry: Registry) -> None:
+    keys = ["a", "b", "a", None, "a"]
+    found = [registry.log_training("ranker", key=key, **TRAINING) for key in keys]
+    assert found == ["1", "2", "1", "3", "1"]
+    assert registry.log_training("encoder", key="a", **TRAINING) == "1"
+
+
+def test_a_run_of_figures_is_no_version(registry: Registry) -> None:
+    registry.log_run("gate", metrics={"passed": 1.0, "low": float("nan")}, params={"release_id": "r1"})
+    assert registry.releases() == []
+    assert registry.log_training("gate", **TRAINING) == "1"
+
+
+def test_each_time_that_a_release_became_champion_is_told(registry: Registry) -> None:
+    for name in ("r1", "r2"):
+        registry.register_release(manifest(name))
+    for name, by in (("r1", "gate"), ("r2", "gate"), ("r2", "gate"), ("r1", "rollback")):
+        registry.set_champion(name, by=by)
+    told = {row["release_id"]: row["promotions"] for row in registry.releases()}
+    assert [p["by"] for p in told["r1"]] == ["gate", "rollback"]
+    assert [p["by"] for p in told["r2"]] == ["gate"]
+    assert told["r1"][0]["wall_us"] < told["r2"][0]["wall_us"] < told["r1"][1]["wall_us"]
+
+
 @pytest.mark.parametrize("version", ["2", "0", "x"])
 def test_an_unknown_training_is_refused(registry: Registry, version: str) -> None:
     registry.log_training("ranker", **TRAINING)
@@ -76,6 +100,7 @@ def test_a_release_is_listed_with_what_it_is_made_of(registry: Registry) -> None
         "alias": None,
         "created_us": 1_700_000_000_000_001,
         "promoted_us": None,
+        "promotions": [],
     }
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data.world.config import world_config
-from data.world.history import generate
 from data.world.shop import World
 from flows.evaluation.search import evaluate_search
 from flows.live.load import world_trace
@@ -27,31 +23,6 @@ from models.ranker import Ranker
 from models.release import Release, champion, load_release
 
 pytestmark = pytest.mark.slow  # trains whole releases
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _as_nice_as_before() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.offline.refresh.nice_down", lambda: None)  # it would last for ever
-        yield
-
-
-@pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, migrated_registry: Path) -> Settings:
-    """A home with a world of 1,000 items and 4 days, and a first release."""
-    root = tmp_path_factory.mktemp("world")
-    settings = Settings(home=root / "home", cache=root / "cache")
-    shutil.copytree(migrated_registry, settings.layout.mlflow)
-    generate(world_config("none", scale=0.1, days=4, activity=0.3), settings.layout)
-    refresh(settings)
-    return settings
-
-
-@pytest.fixture
-def shop(first: Settings, tmp_path: Path) -> Settings:
-    """A copy of it, to change."""
-    shutil.copytree(first.home, tmp_path / "copy")
-    return replace(first, home=tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")

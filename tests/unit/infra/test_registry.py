@@ -45,6 +45,12 @@ def test_a_file_that_is_no_database_is_one_clear_line(home: Home) -> None:
         MlflowRegistry(home.mlflow).champion_release()
 
 
+def test_a_folder_that_is_none_is_one_clear_line(home: Home) -> None:
+    home.mlflow.write_text("no folder")
+    with pytest.raises(EnvironmentError_, match=r"mlflow cannot be used: File exists; expected a folder"):
+        MlflowRegistry(home.mlflow).champion_release()
+
+
 def test_metrics_that_are_not_numbers_do_not_spoil_the_list(registry_folder: Path) -> None:
     registry = MlflowRegistry(registry_folder)
     registry.register_release(
