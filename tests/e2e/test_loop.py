@@ -10,95 +10,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 
 from components.load.arrivals import Trace, http_get, poisson_arrivals
 from components.load.driver import run_trace
-from data.schema import stable_hash
-from data.snapshots import published, read_events
+from components.load.result import CONNECTION_FAILED
+from data.snapshots import published
 from flows.offline.schedules import Schedule, write_schedules
 from infra import cluster, processes
 from infra.settings import REPOSITORY, Home, Settings
 from models.release import champion, load_release
+from tests.e2e.running_shop import Running, leftovers, named, of_home, under_load
 from tests.e2e.shop_process import set_clock, shelflife, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services, pytest.mark.slow]
-
-
-class Running:
-    """The running shop of this file, as its users see it."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.layout: Home = settings.layout
-        self.keys: list[str] = []  # of events that were acknowledged
-        self.http = httpx.Client(base_url=cluster.serve_url(settings), timeout=10.0)
-        self.items = [i["item_id"] for i in self.get("/recommend", size=100)["items"]]
-        self.queries = sorted({i["category"] for i in self.get("/recommend", size=100)["items"]})
-
-    def get(self, path: str, **parameters: Any) -> Any:
-        """The document of a GET that has to succeed."""
-        reply = self.http.get(path, params=parameters)
-        assert reply.status_code == 200, reply.text
-        return reply.json()
-
-    def shows(self, path: str, **parameters: Any) -> list[str]:
-        """The ids of the items on a page."""
-        return [i["item_id"] for i in self.get(path, **parameters)["items"]]
-
-    def click(self, items: Sequence[str], **more: Any) -> None:
-        """Tell of clicks, each with a key of its own; remember them once they are acknowledged."""
-        keys = [f"e2e-{len(self.keys) + i}" for i in range(len(items))]
-        events = [
-            {"kind": "click", "item_id": item, "user_id": "u1", "event_key": key, **more}
-            for item, key in zip(items, keys, strict=True)
-        ]
-        reply = self.http.post("/events", json={"events": events})
-        assert reply.status_code == 202, reply.text
-        assert reply.json() == {"acked": len(items), "duplicates": 0}
-        self.keys += keys
-
-    def stored(self) -> Counter[int]:
-        """How often each acknowledged event is in what ingest published."""
-        wanted = {stable_hash(f"event_key {key}") & ((1 << 63) - 1) for key in self.keys}
-        ids = read_events(published(self.layout), columns=["event_id"])["event_id"].to_pylist()
-        return Counter(i for i in ids if i in wanted)
-
-    def all_stored(self) -> bool:
-        """Whether every acknowledged event is in the store."""
-        return len(self.stored()) == len(self.keys)
-
-
-def of_home(root: Path) -> set[tuple[int, float]]:
-    """(pid, start) of every process that works for a home: by its environment, arguments or session."""
-    sessions = {p.pid for p in processes.records(Home(root).run)}
-    short = str(cluster._short_tmp(Settings(home=root)))
-    found = set()
-    for process in psutil.process_iter():
-        try:
-            about = " ".join([*process.cmdline(), *process.environ().values()])
-            ours = str(root) in about or short in about or os.getsid(process.pid) in sessions
-            if ours and process.status() != psutil.STATUS_ZOMBIE:
-                found.add((process.pid, process.create_time()))
-        except (psutil.Error, OSError):
-            continue
-    return found
-
-
-def leftovers(before: set[tuple[int, float]], root: Path) -> set[tuple[int, float]]:
-    """Those of `before` that still live, and any other of the home."""
-    alive = {(p.pid, p.create_time()) for p in psutil.process_iter() if p.status() != psutil.STATUS_ZOMBIE}
-    return (before & alive) | of_home(root)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +54,8 @@ def running(first_shop: Home, tmp_path_factory: pytest.TempPathFactory) -> Itera
         assert done.code == 0, done.err
         assert set(done.document["stopped"]) == {"prefect", "serve", "runner"}
         assert leftovers(was, root) == set()
+        again = shelflife(root, "down", "--json")
+        assert (again.code, again.document) == (0, {"stopped": [], "processes_ended": 0})
         assert not cluster._short_tmp(settings).exists()
     finally:
         cluster.down(settings)
@@ -371,3 +305,86 @@ def test_of_a_backlog_only_the_newest_run_of_each_deployment_is_left(running: Ru
     assert found["cancelled"] > 0, found
     # The run that was killed holds no place: the next one of its deployment is not refused.
     wait_until(lambda: champion(running.layout) != was, timeout_s=60)
+
+
+def test_a_killed_replica_costs_what_it_was_answering_and_comes_back(running: Running) -> None:
+    root = running.layout.root
+    (old,) = named(root, "ray::ServeReplica")
+    running.click(running.items[:20])
+    found = under_load(
+        running,
+        lambda: os.kill(old[0], signal.SIGKILL),
+        lambda: bool(named(root, "ray::ServeReplica") - {old}),
+        timeout_s=60.0,
+    )
+    found.check()
+    cut = [sent for status, sent, _ in found.failures if status == CONNECTION_FAILED]
+    assert len(cut) <= 3, found.failures
+    assert max(cut, default=0.0) < 0.1, "cut off later than at the kill"
+    wait_until(lambda: running.get("/release")["release_id"] == champion(running.layout), timeout_s=10)
+    wait_until(running.all_stored, timeout_s=60, every_s=0.5)
+    assert set(running.stored().values()) == {1}
+
+
+def test_a_killed_haproxy_is_started_again_by_itself(running: Running) -> None:
+    root = running.layout.root
+    old, replicas = named(root, "haproxy -db"), named(root, "ray::ServeReplica")
+    assert old
+
+    def strike() -> None:
+        for pid, _ in old:
+            os.kill(pid, signal.SIGKILL)
+
+    under_load(running, strike, lambda: bool(named(root, "haproxy -db") - old), timeout_s=60.0).check()
+    assert named(root, "ray::ServeReplica") == replicas, "the replica is not touched"
+
+
+def test_without_pointer_and_registry_the_live_release_goes_on_and_says_so(running: Running) -> None:
+    layout = running.layout
+    processes.stop(layout.run, cluster.RUNNER)  # it would mend the pointer
+    wait_until(lambda: running.get("/release")["release_id"] == champion(layout), timeout_s=10)
+    live = running.get("/release")["release_id"]
+    pointer, aside = layout.releases / "champion.json", layout.root / "mlflow-away"
+    layout.mlflow.rename(aside)
+    layout.mlflow.write_text("not a folder")
+    try:
+        pointer.write_text("{")
+        for word in ("is damaged", "no champion pointer"):
+            told = wait_until(lambda: running.get("/health")["problems"], timeout_s=10)
+            wait_until(lambda w=word: w in str(running.get("/health")["problems"]), timeout_s=10)
+            assert told
+            assert running.get("/health")["ready"]
+            assert running.get("/search", q=running.queries[0])["release_id"] == live
+            pointer.unlink(missing_ok=True)
+        refused = shelflife(layout.root, "refresh", "--component", "ranker")
+        assert refused.code == 2, refused.err
+        assert str(layout.mlflow) in refused.line
+    finally:
+        layout.mlflow.unlink()
+        aside.rename(layout.mlflow)
+        assert shelflife(layout.root, "promote", live).code == 0
+        cluster.start_runner(running.settings)
+    wait_until(lambda: running.get("/health")["problems"] == [], timeout_s=15)
+
+
+def test_after_a_kill_9_of_everything_up_leaves_no_orphan(running: Running) -> None:
+    root, run = running.layout.root, running.layout.run
+    at_work = run / "refresh" / "lock"
+    wait_until(lambda: at_work.exists() and "refresh" in at_work.read_text(), timeout_s=60)
+    running.click(running.items[:20])
+    was, records = of_home(root), {p.name: p for p in processes.records(run)}
+    assert set(records) == {cluster.PREFECT, cluster.SERVE, cluster.RUNNER}
+    for record in records.values():
+        os.kill(record.pid, signal.SIGKILL)
+    time.sleep(1.0)
+    done = shelflife(
+        root, "up", "--json",
+        "--http-port", str(records[cluster.SERVE].ports["http"]),
+        "--prefect-port", str(records[cluster.PREFECT].ports["http"]),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.document["started"] == [cluster.PREFECT, cluster.SERVE, cluster.RUNNER]
+    assert not was & of_home(root)
+    assert len(named(root, "ray::ServeReplica")) == len(named(root, "prefect server start")) == 1
+    wait_until(running.all_stored, timeout_s=60, every_s=0.5)  # the schedules go on
+    assert set(running.stored().values()) == {1}
