@@ -82,8 +82,9 @@ class LexicalIndex:
         import tantivy
 
         try:
-            ids = np.load(folder / "ids.npy", mmap_mode="r", allow_pickle=False)
-            tiers = np.load(folder / "tiers.npy", mmap_mode="r", allow_pickle=False)
+            # Plain views of the mapped files: picking from a `memmap` makes one, in Python.
+            ids = np.asarray(np.load(folder / "ids.npy", mmap_mode="r", allow_pickle=False))
+            tiers = np.asarray(np.load(folder / "tiers.npy", mmap_mode="r", allow_pickle=False))
             searchers = []
             for name in TIERS:
                 index = tantivy.Index.open(str(folder / name))

@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,11 @@ class VectorIndex:
         """Length of a vector."""
         return int(self.vectors.shape[1])
 
+    @cached_property
+    def _plain(self) -> NDArray[np.float32]:
+        """`vectors` as NumPy's own array: picking from a `memmap` makes one, in Python."""
+        return np.asarray(self.vectors)
+
     def __len__(self) -> int:
         return len(self.item_ids)
 
@@ -79,13 +85,18 @@ class VectorIndex:
                 f"query vectors of length {queries.shape[1]}; expected {self.dim}: encode with its encoder"
             )
         found = min(k, len(self))
-        rows = np.full((len(queries), k), -1, np.int64)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        if found > 0 and len(queries):
-            _one_thread()
-            scores[:, :found], rows[:, :found] = self._index.search(queries, found)
-            if not self.exact:
-                _rescore(queries, self.vectors, rows, scores)
+        if found < k or not len(queries):
+            rows = np.full((len(queries), k), -1, np.int64)
+            scores = np.full((len(queries), k), -np.inf, np.float32)
+            if found > 0 and len(queries):
+                rows[:, :found], scores[:, :found] = self.search_rows(queries, found)
+            return rows, scores
+        if k <= 0:
+            return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+        _one_thread()
+        scores, rows = self._index.search(queries, k)
+        if not self.exact:
+            _rescore(queries, self._plain, rows, scores)
         return rows, scores
 
     def search(self, vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -164,10 +175,10 @@ def _rescore(
 ) -> None:
     """Replace code scores by exact ones and sort again, in place."""
     for q, query in enumerate(queries):
-        hit = rows[q] >= 0
-        scores[q, hit] = vectors[rows[q, hit]] @ query
+        hits = int(np.count_nonzero(rows[q] >= 0))  # what is missing comes last
+        scores[q, :hits] = vectors.take(rows[q, :hits], axis=0) @ query
         order = np.argsort(-scores[q], kind="stable")
-        rows[q], scores[q] = rows[q, order], scores[q, order]
+        rows[q], scores[q] = rows[q].take(order), scores[q].take(order)
 
 
 def _one_thread() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.search.live import Live
+from components.search.rank_kernel import explored, in_order
 from components.search.retrieve import Candidates, found_by
 from components.search.understand import Meaning
 from data.state import State
@@ -103,8 +104,8 @@ def rank(
     vector_scores, user_scores, probs = candidate_inputs(meaning, state, live, rows)
     scores = candidates.fused.astype(np.float64)
     features: NDArray[np.float32] | None = None
-    order: NDArray[np.intp] = np.arange(len(rows))
-    if len(rows) and ((with_ranker and release.ranker is not None) or keep_features):
+    ranker = release.ranker if with_ranker else None
+    if len(rows) and (ranker is not None or keep_features):
         features = candidate_features(
             state,
             meaning.context,
@@ -113,26 +114,38 @@ def rank(
             user_scores=user_scores,
             category_probs=probs,
         )
-        if with_ranker and release.ranker is not None:
-            scores = np.asarray(release.ranker.predict(features), np.float64)
-            order = np.argsort(-scores, kind="stable")
+        if ranker is not None:
+            scores = ranker.predict(features)
     config = explore_config if release.ranker is not None else _STILL
     moved, propensity = explore(len(rows), request_id, config)
-    order = order[moved]
+    order, *columns = in_order(
+        ranker is not None,
+        moved,
+        rows,
+        state.items.item_ids,
+        scores,
+        vector_scores,
+        user_scores,
+        probs,
+        candidates.fused,
+        candidates.found,
+        candidates.tiers,
+    )
+    listed, item_ids, scores, vector_scores, user_scores, probs, fused, found, tiers = columns
     return Ranked(
         request_id,
         release.manifest.release_id,
         key,
-        rows[order],
-        state.item_ids[rows[order]],
-        scores[order],
+        listed,
+        item_ids,
+        scores,
         propensity,
-        vector_scores[order],
-        user_scores[order],
-        probs[order],
-        candidates.fused[order],
-        candidates.found[order],
-        candidates.tiers[order],
+        vector_scores,
+        user_scores,
+        probs,
+        fused,
+        found,
+        tiers,
         state.as_of_us,
         degraded,
         features[order] if features is not None and keep_features else None,
@@ -146,18 +159,12 @@ def explore(n: int, request_id: int, config: ExploreConfig) -> tuple[NDArray[np.
     ranks `top` + 1 to `pool`; a displaced item takes the drawn one's place. The propensity of a drawn
     item, given its slot, is 1 / (ranks to draw from). The same request draws the same.
     """
-    order = np.arange(n)
-    propensity = np.full(n, np.nan, np.float32)
     choices = min(config.pool, n) - config.top
     slots = min(config.slots, config.top, choices)
-    if slots <= 0:
-        return order, propensity
-    draws = _splitmix(request_id & _MASK)
-    for slot, rank_ in zip(_sample(config.top, slots, draws), _sample(choices, slots, draws), strict=True):
-        drawn = config.top + rank_
-        order[slot], order[drawn] = drawn, slot
-        propensity[slot] = 1.0 / choices
-    return order, propensity
+    found: tuple[NDArray[np.intp], NDArray[np.float32]] = explored(
+        n, np.uint64(request_id & _MASK), slots, config.top, choices
+    )
+    return found
 
 
 def explain(ranked: Ranked, positions: NDArray[np.intp], release: Release) -> list[dict[str, Any]]:
@@ -194,21 +201,3 @@ def explain(ranked: Ranked, positions: NDArray[np.intp], release: Release) -> li
 
 def _number(value: np.floating[Any]) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def _sample(n: int, k: int, draws: Any) -> list[int]:
-    """k distinct numbers below n, evenly (Floyd's algorithm), in the order drawn."""
-    chosen: list[int] = []
-    for j in range(n - k, n):
-        at = next(draws) % (j + 1)
-        chosen.append(j if at in chosen else at)
-    return chosen
-
-
-def _splitmix(seed: int) -> Any:
-    """SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): a stream of 64-bit draws, cheap to seed."""
-    while True:
-        seed = (seed + 0x9E3779B97F4A7C15) & _MASK
-        z = ((seed ^ (seed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-        yield z ^ (z >> 31)
