@@ -68,7 +68,7 @@ def _raise_floor(layout: Home, store: Any, held: Published, floor_us: int) -> No
     state.apply(read_events(held, until_us=floor_us))
     state.save(layout.snapshots / floor_folder(floor_us))
     store.execute("BEGIN")
-    gone = store.execute(sql.BEFORE_FLOOR, [floor_us]).to_arrow_table()
+    gone = store.sql(sql.BEFORE_FLOOR, params={"floor": floor_us}).to_arrow_table()
     number, _, rows, total = store.execute(sql.LAST_COMMIT).fetchall()[0]
     _, expired, expired_sum = store.execute(sql.LAST_FLOOR).fetchall()[0]
     lost = content_sum(gone)

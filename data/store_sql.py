@@ -217,7 +217,7 @@ WHERE commit_number BETWEEN ? AND ?"""
 
 LAST_FLOOR = "SELECT floor_us, rows, hash_sum FROM floors UNION ALL SELECT 0, 0, '0' ORDER BY 1 DESC LIMIT 1"
 ADD_FLOOR = "INSERT INTO floors VALUES (?, ?, ?)"
-BEFORE_FLOOR = f"SELECT {COLUMNS} FROM events WHERE known_time < ? AND gone IS NULL"
+BEFORE_FLOOR = f"SELECT {COLUMNS} FROM events WHERE known_time < $floor AND gone IS NULL"
 EXPIRE_EVENTS = "DELETE FROM events WHERE known_time < ?"
 EXPIRE_QUARANTINE = """
 DELETE FROM quarantine WHERE commit_number IN (SELECT number FROM commits WHERE watermark_us < ?)"""

@@ -1,4 +1,4 @@
-"""`shelflife data fetch`, `shelflife data import` and `shelflife data check-leakage`."""
+"""`shelflife data fetch`, `import`, `check-leakage` and `reproduce`."""
 
 from __future__ import annotations
 
@@ -93,3 +93,26 @@ def check(
     session.emit(found, found.text)
     if not found.clean:
         raise typer.Exit(EXIT_LEAK)
+
+
+@app.command("reproduce")
+def reproduce_training(
+    ctx: typer.Context,
+    release: Annotated[str | None, typer.Argument(help="A release id; default: the champion.")] = None,
+    component: Annotated[str, typer.Option(help="A trained component of it.")] = "ranker",
+    home: HomeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a component once more from its recorded snapshot, and compare bit for bit.
+
+    Exit code 3 where the model differs.
+    """
+    from flows.offline.reproduce import reproduce
+
+    session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    with session.progress("reproduce"):
+        found = reproduce(session.settings, component=component, release_id=release)
+    session.emit(found, found.text)
+    if not found.equal:
+        raise typer.Exit(3)

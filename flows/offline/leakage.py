@@ -134,9 +134,10 @@ def _times(events: pa.Table, shown: Requests) -> Iterator[Check]:
     early = np.flatnonzero(happened > known)
     yield check("known after it happened", "event_time", early, happened[early], known[early], len(known))
     page = kind == IMPRESSION
-    ahead = np.flatnonzero(page & (ranked_by > np.minimum(known, happened)))
-    limit = np.minimum(known, happened)[ahead]
-    yield check("ranked by an older state", "state_time", ahead, ranked_by[ahead], limit, int(page.sum()))
+    ahead = np.flatnonzero(page & (ranked_by > known))
+    yield check(
+        "ranked by an older state", "state_time", ahead, ranked_by[ahead], known[ahead], int(page.sum())
+    )
     reacted = np.flatnonzero(np.isin(kind, (CLICK, CART, ORDER)) & (request != NONE_ID))
     order = np.argsort(request[shown.rows[shown.starts[:-1]]], kind="stable")
     ids = request[shown.rows[shown.starts[:-1]]][order]

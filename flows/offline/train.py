@@ -48,6 +48,7 @@ __all__ = [
 
 TRAINED = ("text_classifier", "image_classifier", "encoder", "ranker")
 _SCORERS = ("encoder", "text_classifier", "speller")
+_BENEATH = {"ranker": (*_SCORERS, "vector_index")}  # models whose word a training takes
 MAX_PAIRS = 120_000  # newest clicked queries that an encoder learns from
 QUERY_LIMIT = 60_000  # newest clicked queries that a text classifier learns from
 
@@ -133,7 +134,20 @@ def train_component(
     }
     if name not in trainers:
         raise DataError(f"unknown component {name!r}; expected one of {', '.join(trainers)}")
-    return trainers[name](inputs, parts, settings=settings, clock=clock, warm=warm, seed=seed)
+    made = trainers[name](inputs, parts, settings=settings, clock=clock, warm=warm, seed=seed)
+    return _recorded(name, parts, made, warm=warm, seed=seed)
+
+
+def _recorded(name: str, before: Parts, made: Parts, *, warm: bool, seed: int) -> Parts:
+    """With what the training needs beside its data to be repeated (`flows.offline.reproduce`)."""
+    if len(made.made) == len(before.made):
+        return made
+    beneath = {n: before.artifacts[n].content for n in _BENEATH.get(name, ()) if n in before.artifacts}
+    begun = before.artifacts[name].content if warm and name in before.artifacts else ""
+    artifact = made.artifacts[name]
+    recipe = {"recipe": {"seed": seed, "warm": begun, "beneath": beneath}}
+    artifact = replace(artifact, snapshot=artifact.snapshot | recipe)
+    return replace(made, artifacts=made.artifacts | {name: artifact})
 
 
 def _text_classifier(
