@@ -206,7 +206,7 @@ def wait_serve(settings: Settings, *, timeout_s: float = 120.0) -> float:
         raise ShelflifeError(f"the service answers but is not ready: {'; '.join(problems)}") from error
 
 
-def start_runner(settings: Settings, *, module: str = "flows.offline.deployments") -> None:
+def start_runner(settings: Settings, *, module: str = "flows.policies.runner") -> None:
     """Start the flow runner, `python -m <module> --home HOME`, against this home's Prefect server."""
     settings = replace(
         settings, prefect_port=_port(settings, PREFECT, "http", settings.prefect_port)

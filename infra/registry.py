@@ -57,6 +57,13 @@ class Registry(Protocol):
         """Record figures of a step as a run of that name; what is not a number is left out."""
         ...
 
+    def recorded(self, name: str) -> list[dict[str, Any]]:
+        """The runs of a component's trainings, or those that `log_run` recorded by that name, newest first.
+
+        Each with run_id, wall_us, metrics (`resources/cpu_s` and so on of a training) and params (texts).
+        """
+        ...
+
     def training(self, component: str, version: str) -> dict[str, Any]:
         """What `log_training` recorded; DataError if there is no such version."""
         ...
@@ -167,6 +174,21 @@ class MlflowRegistry:
             )
             client.set_terminated(run.run_id)
 
+    def recorded(self, name: str) -> list[dict[str, Any]]:
+        """As Registry.recorded."""
+        wanted = "attributes.run_name = '{}'".format(name.replace("'", ""))
+        with self._read() as (client, experiment):
+            found = client.search_runs([experiment], wanted, max_results=1_000)
+        return [
+            {
+                "run_id": run.info.run_id,
+                "wall_us": int(run.info.start_time) * 1_000,
+                "metrics": dict(run.data.metrics),
+                "params": dict(run.data.params),
+            }
+            for run in found
+        ]
+
     def training(self, component: str, version: str) -> dict[str, Any]:
         """As Registry.training."""
         with self._read() as (client, _):
@@ -268,7 +290,13 @@ class MlflowRegistry:
                 else client.create_experiment(EXPERIMENT, (self.folder / "artifacts").as_uri())
             )
             self._opened = (client, str(experiment))
+            self._end_orphans(client, str(experiment))
         return self._opened
+
+    def _end_orphans(self, client: Any, experiment: str) -> None:
+        """End runs that a killed process left open: whoever writes holds the lock, so nobody is at them."""
+        for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+            client.set_terminated(run.info.run_id, status="KILLED")
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[tuple[Any, str]]:

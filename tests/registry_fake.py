@@ -38,6 +38,19 @@ class FakeRegistry:
         """As Registry.log_run."""
         self.runs.append({"name": name, "metrics": dict(metrics), "params": dict(params or {})})
 
+    def recorded(self, name: str) -> list[dict[str, Any]]:
+        """As Registry.recorded."""
+        trainings = [json.loads(text) for text in self._trainings.get(name, [])]
+        runs = [r for r in self.runs if r["name"] == name]
+        found = [
+            (t["metrics"] | {f"resources/{k}": v for k, v in t["resources"].items()}, t["params"])
+            for t in trainings
+        ] + [(r["metrics"], r["params"]) for r in runs]
+        return [
+            {"run_id": str(i), "wall_us": i, "metrics": m, "params": {k: str(v) for k, v in p.items()}}
+            for i, (m, p) in reversed(list(enumerate(found, start=1)))
+        ]
+
     def training(self, component: str, version: str) -> dict[str, Any]:
         """As Registry.training."""
         kept = self._trainings.get(component, [])

@@ -21,7 +21,8 @@ from data.world.config import world_config
 from data.world.history import generate
 from flows.demo.live import Live, run_live
 from flows.demo.record import record_of
-from flows.offline.schedules import Schedule, write_schedules
+from flows.policies.home import set_policy
+from flows.policies.policy import Policy
 from flows.report.page import write_report
 from flows.report.record import completed
 from flows.report.words import summary
@@ -78,7 +79,7 @@ def _demo(settings: Settings, given: dict[str, Any], progress: Progress) -> Demo
     try:
         _prepare(own, scale=given["scale"], days=given["days"], progress=progress)
         progress("starting Prefect, Ray Serve and HAProxy")
-        write_schedules(own.layout, _schedules(given["day_seconds"]))
+        set_policy(own.layout, _policy())
         own = _with_ports(own, cluster.up(own, runner=False, progress=progress))
         progress("live traffic")
         live = run_live(
@@ -128,18 +129,13 @@ def _prepare(own: Settings, *, scale: float, days: int, progress: Progress) -> N
         raise (InputError if done.returncode == 2 else ShelflifeError)(f"the first release failed: {line}")
 
 
-def _schedules(day_seconds: float) -> tuple[Schedule, ...]:
+def _policy() -> Policy:
     """Ranker and indexes once a shop day; encoder and text classifier, which cost more, every third."""
-    return (
-        Schedule("daily", "ranker,index", day_seconds, window_d=WINDOW_D, first_after_s=12.0),
-        Schedule(
-            "every-third-day",
-            "encoder,text_classifier,index",
-            3 * day_seconds,
-            window_d=WINDOW_D,
-            first_after_s=2.5 * day_seconds,
-        ),
-    )
+    daily = {"kind": "interval", "every": "1d", "after": "0.6d"}
+    third = {"kind": "interval", "every": "3d", "after": "2.6d"}
+    triggers = {"ranker": daily, "indexes": daily, "encoder": third, "text_classifier": third}
+    components = {name: {"trigger": t, "window": f"{WINDOW_D:g}d"} for name, t in triggers.items()}
+    return Policy.model_validate({"name": "demo", "components": components})
 
 
 def _with_ports(own: Settings, status: dict[str, Any]) -> Settings:

@@ -6,24 +6,27 @@ A flow reads as a table of contents. Everything here can be had without Prefect 
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from flows.offline import refresh as plain
 from flows.offline.backlog import cancel_missed
+from flows.offline.gate import GateLimits
 from flows.offline.ingest import ingest
 from flows.offline.inputs import Inputs, load_inputs
 from flows.offline.promote import promote, publish_parts
-from flows.offline.train import Parts, measured, nice_down
+from flows.offline.train import Parts
 from infra.clock import open_clock
 from infra.errors import EnvironmentError_
 from infra.processes import exclusive
+from infra.registry import open_registry
+from infra.resources import Cost, measured, nice_down
 from infra.settings import Settings, load_settings
 from models.release import Release
 
@@ -73,10 +76,10 @@ def publish_task(settings: Settings, parts: Parts, inputs: Inputs) -> str:
 
 @task(name="promote", **BUSY, cache_policy=NO_CACHE)
 def promote_task(
-    settings: Settings, release_id: str | None, margin: float, inputs: Inputs | None = None
+    settings: Settings, release_id: str | None, limits: GateLimits, inputs: Inputs | None = None
 ) -> dict[str, Any]:
     """The gate, and the champion's alias and pointer."""
-    return promote(settings, release_id=release_id, margin=margin, inputs=inputs)
+    return promote(settings, release_id=release_id, limits=limits, inputs=inputs)
 
 
 @flow(name="ingest")
@@ -117,7 +120,7 @@ def promote_flow(
     home: str, release_id: str | None = None, margin: float = 0.01, seed: int = 7
 ) -> dict[str, Any]:
     """Judge a release (default: the newest) and make it champion if it passes."""
-    return promote_task(_settings(home, seed), release_id, margin)
+    return promote_task(_settings(home, seed), release_id, GateLimits(margin=margin))
 
 
 @flow(name="refresh", on_running=[cancel_missed])
@@ -129,23 +132,33 @@ def refresh_flow(
     start: str = "cold",
     margin: float = 0.01,
     seed: int = 7,
+    gate: dict[str, Any] | None = None,
+    why: str = "by hand",
 ) -> dict[str, Any]:
-    """Ingest, retrain, rebuild, judge, promote."""
+    """Ingest, retrain, rebuild, judge, promote. `gate`: limits, in place of the defaults with `margin`."""
     settings = _settings(home, seed)
+    limits = GateLimits(**({"margin": margin} if gate is None else gate))
     plan = plain.components_of(component)
+    steps: dict[str, Cost] = {}
     with exclusive(settings.layout.run / "refresh", "refresh"):
         nice_down()
         with measured() as cost:
-            ingested = ingest_task(settings)
-            inputs, parts = _opened(settings, window_d, fraction)
+            with measured() as steps["ingest"]:
+                ingested = ingest_task(settings)
+            with measured() as steps["open"]:
+                inputs, parts = _opened(settings, window_d, fraction)
             for name in plan if parts.artifacts else plain.PLAN["all"]:
-                parts = make_task(name, settings, inputs, parts, warm=start == "warm")
-            release_id = publish_task(settings, parts, inputs)
-            outcome = promote_task(settings, release_id, margin, inputs)
+                with measured() as steps[name]:
+                    parts = make_task(name, settings, inputs, parts, warm=start == "warm")
+            with measured() as steps["publish"]:
+                release_id = publish_task(settings, parts, inputs)
+            with measured() as steps["gate"]:
+                outcome = promote_task(settings, release_id, limits, inputs)
         report = plain.report(
-            settings, component, ingested, parts, inputs, outcome, cost, flow_run_id=str(flow_run.id or "")
-        )
-    _show(report)
+            settings, component, ingested, parts, inputs, outcome, cost,
+            flow_run_id=str(flow_run.id or ""), steps=steps,
+        )  # fmt: skip
+    _show(settings, report, why)
     return report
 
 
@@ -158,27 +171,50 @@ def _settings(home: str, seed: int) -> Settings:
     return load_settings(home=Path(home), seed=seed)
 
 
-def _show(report: dict[str, Any]) -> None:
+def _show(settings: Settings, report: Mapping[str, Any], why: str) -> None:
+    """What came of it, among Prefect's artifacts: the verdict and why, and a table of what was made."""
     verdict = report["verdict"] or {}
-    get_run_logger().info("%s: %s", report["release_id"], "; ".join(verdict.get("reasons", ())))
-    rows = [
-        f"| {name} | {version} | {report['train_cpu_s'].get(name, 0):.2f} |"
-        for name, version in report["made"].items()
+    reasons = "; ".join(verdict.get("reasons", ("it is the champion",)))
+    get_run_logger().info("%s: %s", report["release_id"], reasons)
+    rows = list(_made(settings, report))
+    did = "was promoted" if report["promoted"] else "was not promoted"
+    lines = [
+        f"**{report['release_id']}** {did}: {reasons}",
+        f"\nWhy it ran: {why}\n",
+        "| of | figure |\n|---|---|",
+        *(f"| {name} | {value} |" for name, value in _figures(report, verdict)),
+        "\n| artifact | version | CPU-s | peak MB | MLflow run |\n|---|---|---|---|---|",
+        *(f"| {r['artifact']} | {r['version']} | {r['cpu_s']} | {r['peak_mb']} | {r['run']} |" for r in rows),
+        f"\nThe runs are in the MLflow store: `mlflow ui --backend-store-uri sqlite:///{settings.layout.mlflow}"
+        "/mlflow.db`",
     ]
-    text = "\n".join(
-        [
-            f"**{report['release_id']}** {'was promoted' if report['promoted'] else 'was refused'}: "
-            + "; ".join(verdict.get("reasons", ())),
-            "",
-            "| artifact | version | CPU-s |",
-            "|---|---|---|",
-            *rows,
-            "",
-            "```json",
-            json.dumps(report["snapshot"], indent=1),
-            "```",
-        ]
-    )
     create_markdown_artifact(
-        key="refresh", markdown=text, description="What a refresh made and the gate said"
+        key="refresh", markdown="\n".join(lines), description="What a refresh made and the gate said"
     )
+    if rows:
+        create_table_artifact(key="costs", table=rows, description=f"What {report['release_id']} cost")
+
+
+def _figures(report: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found = [("seconds", f"{report['seconds']:.1f}"), ("CPU-seconds", f"{report['cpu_s']:.1f}")]
+    difference = verdict.get("difference")
+    if difference:
+        low, high = difference["low"], difference["high"]
+        found.append(("NDCG@10 less the champion's", f"{difference['mean']:+.4f} [{low:+.4f}, {high:+.4f}]"))
+        found.append(("clicked requests judged by", str(verdict["requests"])))
+    return [*found, ("events new", str(report["ingested"]["rows"]))]
+
+
+def _made(settings: Settings, report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    registry = open_registry(settings.layout.mlflow)
+    for name, version in report["made"].items():
+        step = report["steps"].get(name, {})
+        run = next(iter(registry.recorded(name)), None)
+        path = settings.layout.mlflow / "artifacts" / name / (run["run_id"] if run else "")
+        yield {
+            "artifact": name,
+            "version": version,
+            "cpu_s": step.get("cpu_s"),
+            "peak_mb": step.get("peak_mb"),
+            "run": f"[{run['run_id']}]({path.as_uri()})" if run else "",
+        }

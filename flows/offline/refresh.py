@@ -1,6 +1,6 @@
 """One turn of the offline loop: ingest → train → index → publish → gate → promote.
 
-Plain functions: the command line calls them, and `flows/offline/deployments.py` wraps them for Prefect.
+Plain functions: the command line calls them, and `flows/offline/loop.py` wraps them for Prefect.
 """
 
 from __future__ import annotations

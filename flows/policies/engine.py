@@ -77,6 +77,8 @@ class Engine:
         for name, trigger in self.triggers.items():
             decision: Decision = trigger.inform(told(name, since.get(name, 0)))
             self.memory.setdefault("why", {})[name] = decision.why
+            if name in again and not again[name]["not_before_us"] <= now_us:
+                continue  # it waits for the machine
             if name in again:
                 due[name] = (again[name]["why"], int(again[name]["tries"]))
             elif decision.fire:
@@ -87,14 +89,18 @@ class Engine:
             self.triggers[INGEST].fired(now_us)
         return [self._fire(now_us, names, free) for names in self._grouped(list(free))]
 
-    def again(self, firing: Firing, why: str) -> bool:
+    def again(self, firing: Firing, why: str, *, not_before_us: int = 0) -> bool:
         """Make a firing due once more, if it was not tried too often; whether it is."""
         if firing.tries >= TRIES:
             return False
         for name in firing.components:
             if name in self.triggers:
-                reason = {"why": f"{why}; again: {firing.whys[name]}", "tries": firing.tries + 1}
-                self.memory.setdefault("again", {})[name] = reason
+                reason = firing.whys[name].partition("; again after ")[0]
+                self.memory.setdefault("again", {})[name] = {
+                    "why": f"{reason}; again after {why}",
+                    "tries": firing.tries + 1,
+                    "not_before_us": not_before_us,
+                }
         return True
 
     def next_us(self) -> dict[str, int | None]:

@@ -14,17 +14,16 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from flows.offline.gate import MARGIN
-from flows.offline.inputs import LABEL_DELAY_US
 from flows.policies.strict import Duration, Strict, duration_text, parse_duration
 from flows.policies.triggers.kinds import KINDS, AnyTrigger, kinds_of
 from flows.policies.triggers.trigger import Trigger
-from infra.clock import DAY_US
+from infra.clock import DAY_US, HOUR_US
 from infra.errors import ConfigError
 
 __all__ = [
     "BRINGS",
     "COMPONENTS",
+    "LABEL_DELAY_US",
     "ComponentPolicy",
     "Gate",
     "Policy",
@@ -39,6 +38,7 @@ Component = Literal["text_classifier", "image_classifier", "encoder", "ranker", 
 COMPONENTS: tuple[Component, ...] = ("text_classifier", "image_classifier", "encoder", "ranker", "indexes")
 BRINGS: Mapping[str, tuple[str, ...]] = {"encoder": ("ranker",)}
 """What a component's run makes anew besides: a ranker means nothing in another embedding space."""
+LABEL_DELAY_US = HOUR_US // 2  # of `flows/offline/inputs.py`, which takes seconds to import
 _NEEDS_DATA = {"amount", "performance", "always"}
 
 
@@ -54,10 +54,24 @@ Window = Annotated[
 
 
 class Gate(Strict):
-    """Limits of the gate."""
+    """Limits of the gate; the defaults are those of `flows/offline/gate.py`."""
 
-    margin: float = Field(default=MARGIN, ge=0.0, lt=1.0)
+    margin: float = Field(default=0.01, ge=0.0, lt=1.0)
     """NDCG@10 by which the new release may be worse."""
+    undecided: Literal["mean", "refuse"] = "mean"
+    """Where the slice is too small to tell: whether the mean is enough, or it is refused."""
+    fewest: int = Field(default=30, ge=1)
+    """Clicked requests below which a slice or a segment says nothing."""
+    segment_margin: float = Field(default=0.03, ge=0.0, lt=1.0)
+    """NDCG@10 by which it may be worse for new users, new items and tail queries each."""
+    latency_ratio: float = Field(default=3.0, gt=0.0)
+    """How many times the champion's time its ranker may take."""
+    latency_us: float = Field(default=2_000.0, gt=0.0)
+    """The time in microseconds that it may take in any case."""
+    size_ratio: float = Field(default=3.0, gt=0.0)
+    """How many times as large as the champion it may be."""
+    size_mb: float = Field(default=200.0, gt=0.0)
+    """The size in megabytes that it may have in any case."""
 
 
 class ComponentPolicy(Strict):

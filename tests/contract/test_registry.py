@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -48,6 +49,23 @@ def test_a_new_registry_is_empty(registry: Registry) -> None:
 def test_a_training_is_read_back_as_it_was_logged(registry: Registry) -> None:
     version = registry.log_training("ranker", **TRAINING)
     assert registry.training("ranker", version) == {"component": "ranker", **TRAINING}
+
+
+def test_recorded_runs_come_newest_first_with_figures_and_texts(registry: Registry) -> None:
+    assert registry.recorded("ranker") == []
+    for seconds in (1.0, 2.0):
+        more = {"resources": {"cpu_s": seconds}}
+        registry.log_training("ranker", **TRAINING | more)
+        time.sleep(0.002)  # the registry orders by milliseconds
+    registry.log_training("encoder", **TRAINING)
+    registry.log_run("refresh", metrics={"whole/cpu_s": 5.0}, params={"component": "ranker"})
+    newest, oldest = registry.recorded("ranker")
+    assert (newest["metrics"]["resources/cpu_s"], oldest["metrics"]["resources/cpu_s"]) == (2.0, 1.0)
+    assert newest["metrics"]["ndcg10"] == 0.61
+    assert newest["params"]["window_d"] == "2.5"
+    assert newest["run_id"] != oldest["run_id"]
+    (refresh,) = registry.recorded("refresh")
+    assert (refresh["metrics"], refresh["params"]) == ({"whole/cpu_s": 5.0}, {"component": "ranker"})
 
 
 def test_versions_count_per_component(registry: Registry) -> None:

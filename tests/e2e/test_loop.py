@@ -23,12 +23,13 @@ from components.load.arrivals import Trace, http_get, poisson_arrivals
 from components.load.driver import run_trace
 from components.load.result import CONNECTION_FAILED
 from data.snapshots import published
-from flows.offline.schedules import Schedule, write_schedules
+from flows.policies.home import set_policy
+from flows.policies.policy import Policy
 from infra import cluster, processes
 from infra.settings import REPOSITORY, Home, Settings
 from models.release import champion, load_release
 from tests.e2e.running_shop import Running, leftovers, named, of_home, under_load
-from tests.e2e.shop_process import set_clock, shelflife, wait_until
+from tests.e2e.shop_process import RATE, set_clock, shelflife, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services, pytest.mark.slow]
 
@@ -41,8 +42,9 @@ def running(first_shop: Home, tmp_path_factory: pytest.TempPathFactory) -> Itera
     settings = Settings(home=root, http_port=0, prefect_port=0, haproxy_stats_port=0, haproxy_metrics_port=0)
     set_clock(settings.layout, end_us=published(settings.layout).watermark_us)
     # On a day of a tiny world two rankers differ by chance more than the gate's usual margin.
-    schedule = Schedule("ranker", "ranker", 10.0, first_after_s=3.0, margin=0.3)
-    write_schedules(settings.layout, [schedule])
+    often = {"kind": "interval", "every": f"{10 * RATE}s", "after": f"{3 * RATE}s"}
+    ranker = {"trigger": often, "gate": {"margin": 0.3, "segment_margin": 0.5}}
+    set_policy(settings.layout, Policy.model_validate({"name": "often", "components": {"ranker": ranker}}))
     try:
         assert cluster.up(settings)["started"] == ["prefect", "serve", "runner"]
         shop = Running(settings)

@@ -1,0 +1,62 @@
+"""Runs of a policy as runs of Prefect deployments: one deployment a component, one run of each at a time.
+
+Prefect reads its settings when it is imported: it is imported at the first call, in the runner's process.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flows.policies.engine import INGEST, Firing
+from flows.policies.live import Outcome, parameters_of
+from flows.policies.policy import Policy
+
+__all__ = ["PrefectRuns"]
+
+_HELPS = "EnvironmentError_"  # the one kind of failure after which the same run may succeed
+
+
+class PrefectRuns:
+    """Starts and watches flow runs of a home's deployments."""
+
+    def __init__(self, home: Path, *, seed: int) -> None:
+        self._common: dict[str, Any] = {"home": str(home), "seed": seed}
+
+    def start(self, firing: Firing, policy: Policy, *, key: str) -> str:
+        """As Runs.start: the idempotency key makes Prefect give back the run that it has already."""
+        from prefect.deployments import run_deployment
+
+        parameters, name = self._common, "ingest/ingest"
+        if firing.components != (INGEST,):
+            parameters, name = self._common | parameters_of(firing, policy), f"refresh/{firing.components[0]}"
+        run: Any = run_deployment(
+            name,
+            parameters=parameters,
+            timeout=0,
+            as_subflow=False,
+            idempotency_key=key,
+            flow_run_name=f"{policy.name}-{firing.number} {'+'.join(firing.components)}",
+            tags=[f"policy:{policy.name}", *firing.components],
+        )
+        return str(run.id)
+
+    def outcome(self, run_id: str) -> Outcome | None:
+        """As Runs.outcome. A killed process and what the machine lacked may be tried again, nothing else."""
+        from prefect.client.orchestration import get_client
+        from prefect.exceptions import ObjectNotFound
+
+        with get_client(sync_client=True) as client:
+            try:
+                run = client.read_flow_run(run_id)  # type: ignore[arg-type]
+            except ObjectNotFound:
+                return Outcome("again", "Prefect does not know the run any more")
+        state = run.state
+        if state is None or not state.is_final():
+            return None
+        said = (state.message or state.name or "").splitlines()[0][:300]
+        if state.is_completed():
+            return Outcome("done")
+        if state.is_crashed() or _HELPS in said:
+            return Outcome("again", said)
+        return Outcome("failed", f"{state.name}: {said}")

@@ -1,0 +1,107 @@
+"""The flow runner: serves the flows as Prefect deployments, and asks the policy's triggers at each tick.
+
+    python -m flows.policies.runner --home HOME
+
+One run of the home at a time. Times and triggers live in the home (`live.py`), not in Prefect's own
+schedules: those know wall time alone, and start a backlog of missed runs one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+from flows.offline.backlog import cancel_backlog
+from flows.policies.home import policy_of
+from flows.policies.live import Live
+from flows.policies.policy import COMPONENTS, Policy
+from flows.policies.prefect_runs import PrefectRuns
+from infra.clock import open_clock
+from infra.errors import ShelflifeError
+from infra.settings import Settings, load_settings
+
+__all__ = ["deployments", "main", "watch"]
+
+log = logging.getLogger("shelflife.runner")
+
+TICK_S = 1.0  # wall seconds between two looks at the shop clock
+
+
+def deployments(home: Path, policy: Policy, *, seed: int) -> list[Any]:
+    """`refresh/<component>` for the policy's runs; the others are there to be run by hand."""
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.types.entrypoint import EntrypointType
+
+    from flows.offline import loop
+
+    one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    common: dict[str, Any] = {
+        "parameters": {"home": str(home), "seed": seed},
+        "concurrency_limit": one,
+        "entrypoint_type": EntrypointType.MODULE_PATH,
+    }
+    made = []
+    for name in COMPONENTS:
+        part = policy.components.get(name)
+        words = "is not made anew" if part is None else f"is made anew: {part.trigger.words()}"
+        made.append(
+            loop.refresh_flow.to_deployment(
+                name=name, description=f"By the policy {policy.name}, {name} {words}.", **common
+            )
+        )
+    by_hand = (loop.ingest_flow, loop.train_flow, loop.index_flow, loop.promote_flow, loop.refresh_flow)
+    return made + [flow.to_deployment(name=flow.name, **common) for flow in by_hand]
+
+
+def watch(settings: Settings, stop: threading.Event) -> None:
+    """Tick until `stop`. What fails is said and tried again: a runner outlives faults of its server."""
+    live: Live | None = None
+    while not stop.wait(TICK_S):
+        try:
+            if live is None:
+                runs = PrefectRuns(settings.home, seed=settings.seed)
+                live = Live(settings.layout, runs, clock=open_clock(settings.layout.clock))
+            live.tick()
+        except Exception as error:
+            log.warning("a tick failed: %s: %s", type(error).__name__, error, exc_info=not _known(error))
+            if live is not None:
+                live.failed(error)
+            stop.wait(5 * TICK_S)
+
+
+def main(home: Path) -> None:
+    """Serve the deployments of a home until SIGTERM."""
+    from prefect import serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    settings = load_settings(home=home)
+    cancelled = asyncio.run(cancel_backlog(runner_starts=True))
+    if cancelled:
+        log.warning("ended or cancelled %d runs of an earlier runner; each newest one is kept", cancelled)
+    stop = threading.Event()
+    served = deployments(settings.home, policy_of(settings.layout), seed=settings.seed)
+    thread = threading.Thread(target=watch, args=(settings, stop), name="policy", daemon=True)
+    thread.start()
+    try:
+        serve(*served, limit=1, pause_on_shutdown=False, print_starting_message=False)
+    finally:
+        stop.set()
+        thread.join(timeout=5.0)
+
+
+def _known(error: BaseException) -> bool:
+    """Whether the line says enough: what the machine lacks, or a server that does not answer yet."""
+    return isinstance(error, ShelflifeError) or type(error).__module__.partition(".")[0] in (
+        "httpx",
+        "prefect",
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path, required=True)
+    main(parser.parse_args().home)
