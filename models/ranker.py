@@ -84,6 +84,12 @@ class Ranker:
         chunk by chunk. Raises DataError without a click.
         """
         config = config or RankerConfig(chunk=CHUNK)
+        strange = int(np.count_nonzero(~np.isin(rows.labels, range(len(GAINS)))))
+        if strange:
+            raise DataError(
+                f"{strange} of {len(rows.labels)} labels are no grade from 0 to {len(GAINS) - 1} (NaN?); "
+                "correct the reactions that they come from"
+            )
         clicked = rows.clicked()
         if not clicked.any():
             raise DataError(
@@ -127,7 +133,7 @@ class Ranker:
         return shares
 
     def logged_ndcg10(
-        self, rows: TrainingRows, *, examination: Examination | None = None
+        self, rows: TrainingRows, *, examination: Examination | None = None, ties: int | None = None
     ) -> tuple[float, NDArray[np.float64]]:
         """NDCG@10 on logged requests: (mean, float64 [g] with NaN where nothing was clicked).
 
@@ -142,7 +148,13 @@ class Ranker:
         some = ideal > 0
         if not some.any():
             return 0.0, np.full(len(rows.groups), np.nan)
-        found = grouped_dcg(self.predict(rows.features), gains, rows.groups) / ideal[some].mean()
+        scores = self.predict(rows.features)
+        if ties is not None:
+            chance = np.random.default_rng(ties).random(len(scores))
+            order = np.lexsort((chance, scores))
+            scores = np.empty(len(order))
+            scores[order] = np.arange(len(order))
+        found = grouped_dcg(scores, gains, rows.groups) / ideal[some].mean()
         return float(found[some].mean()), np.where(some, found, np.nan)
 
     def save(self, folder: Path) -> None:
@@ -171,7 +183,10 @@ class Ranker:
         probe, expected = np.load(folder / "probe.npy"), np.load(folder / "expected.npy")
         model = (folder / "ranker.txt").read_text()
         compiled = compile_trees(model)
-        if compiled is not None and not _agree(compiled.predict(probe), expected):
+        walked = expected if compiled is None else compiled.predict(probe)
+        if not (np.isfinite(expected).all() and np.isfinite(walked).all()):  # LightGBM may abort on such
+            raise DataError(f"the ranker in {folder} gives scores that are not numbers; train it again")
+        if not _agree(walked, expected):
             compiled = None
         examination = Examination(float(about.get("examination_rate", PRIOR_RATE)))
         ranker = cls(model, probe, trees=about["trees"], examination=examination, compiled=compiled)

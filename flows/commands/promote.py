@@ -29,7 +29,7 @@ def run(
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress("promote"):
-        report = promote(session.settings, release_id=release, margin=margin)
+        report = promote(session.settings, release_id=release, margin=margin, by_hand=release is not None)
     verdict = report["verdict"]
     if verdict is None:
         text = f"{report['release_id']} is the champion already"

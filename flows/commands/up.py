@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import typer
 
 from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, verb
 from flows.commands.status import describe
+from infra.settings import Settings
 
 app = verb("Start everything local: Prefect server and schedules, Ray, Serve; all on 127.0.0.1.")
 
@@ -24,13 +26,18 @@ def run(
 ) -> None:
     """Start everything local that is not running yet, and wait until it is ready."""
     from infra.cluster import up
-    from infra.errors import DataError
+    from infra.errors import DataError, EnvironmentError_
     from models.release import champion
 
     session = open_session(
         ctx, home=home, seed=seed, as_json=as_json, http_port=http_port, prefect_port=prefect_port
     )
-    if champion(session.settings.layout) is None:
+    layout = session.settings.layout
+    if (layout.mlflow / "mlflow.db").exists():
+        with session.progress("up") as say, contextlib.suppress(EnvironmentError_):
+            say("finishing a promotion that was interrupted, if there is one")
+            _reconcile(session.settings)  # a service that has its releases needs no registry
+    if champion(layout) is None:
         raise DataError(
             f"no release in {session.settings.home} to serve; make one with `shelflife refresh` (or go back "
             "to one with `shelflife promote ID`), or see it all at work with `shelflife demo`"
@@ -39,3 +46,10 @@ def run(
         report = up(session.settings, runner=schedules, progress=say)
     started = ", ".join(report["started"]) or "nothing: all of it was running already"
     session.emit(report, f"started: {started}\n{describe(report)}")
+
+
+def _reconcile(settings: Settings) -> None:
+    from flows.offline.crown import promoting, reconcile
+
+    with promoting(settings, "up"):
+        reconcile(settings)

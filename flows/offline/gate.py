@@ -225,7 +225,7 @@ def _scores(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     if not len(rows.groups) or release.ranker is None:
         return np.empty(0), np.empty(0, np.int64)
-    return release.ranker.logged_ndcg10(rows, examination=examination)[1], rows.session_ids
+    return release.ranker.logged_ndcg10(rows, examination=examination, ties=1)[1], rows.session_ids
 
 
 def _champion_scores(inputs: Inputs, champion: Release, examination: Examination) -> NDArray[np.float64]:

@@ -1,0 +1,358 @@
+"""Promotion, rollback and publishing: a crash or a lost registry at any step leaves nothing half done."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.offline import crown
+from flows.offline import promote as promotion
+from flows.offline.crown import barred, promoting, reconcile, rollback
+from flows.offline.inputs import Inputs, load_inputs
+from flows.offline.promote import promote, publish_parts
+from flows.offline.refresh import read_refreshes, refresh
+from flows.offline.train import Parts
+from infra.clock import open_clock
+from infra.errors import DataError, EnvironmentError_
+from infra.registry import MlflowRegistry, Registry, open_registry
+from infra.resources import Cost
+from infra.settings import Settings
+from models.release import (
+    Manifest,
+    champion,
+    champion_record,
+    list_releases,
+    load_release,
+    make_release,
+    publish,
+    read_manifest,
+    release_folder,
+)
+from tests.registry_fake import FakeRegistry
+
+pytestmark = pytest.mark.slow  # stands on a trained release
+
+MUTATING = ("log_training", "log_run", "register_release", "record_verdict", "set_champion")
+
+
+class Crash(BaseException):
+    """As SIGKILL would: nothing of the command runs after it."""
+
+
+@pytest.fixture(scope="module")
+def inputs(first: Settings) -> Inputs:
+    return load_inputs(first.layout, window_d=None)
+
+
+@pytest.fixture
+def light(first: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Settings, FakeRegistry]:
+    """The releases of the trained shop alone, and a registry in memory that knows their champion."""
+    settings = replace(first, home=tmp_path / "light")
+    for name in ("releases", "blobs", "snapshots", "states"):
+        shutil.copytree(first.home / name, settings.home / name, copy_function=_link)
+    registry = FakeRegistry()
+    for module in (crown, promotion):
+        monkeypatch.setattr(module, "open_registry", lambda _: registry)
+    reconcile(settings)
+    return settings, registry
+
+
+def _link(source: str, target: str) -> None:
+    if Path(source).suffix == ".json":
+        shutil.copy(source, target)
+    else:
+        Path(target).hardlink_to(source)
+
+
+def next_release(settings: Settings, number: int = 1) -> str:
+    """Publish the champion's parts under another name, as a refresh would that learnt nothing new."""
+    layout = settings.layout
+    name = champion(layout)
+    assert name is not None
+    old = read_manifest(layout, name)
+    made = make_release(
+        old.artifacts, watermark_us=old.watermark_us, created_us=old.created_us + number, parent=name
+    )
+    publish(layout, made)
+    return made.release_id
+
+
+class Faulty:
+    """Counts what changes something outside the process, and fails at the one of this number."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, registry: Registry, *, at: int, error: type[BaseException]):
+        self.count = 0
+        self.at = at
+        self.error = error
+        for module, names in (
+            (crown, ("write_atomic", "set_champion")),
+            (promotion, ("publish", "note_verdict", "drop_checkpoints")),
+        ):
+            for name in names:
+                patch.setattr(module, name, self.failing(getattr(module, name)))
+        for name in MUTATING:
+            patch.setattr(registry, name, self.failing(getattr(registry, name)))
+
+    def failing(self, effect: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **options: Any) -> Any:
+            self.count += 1
+            if self.count == self.at:
+                raise self.error(f"at step {self.at}")
+            return effect(*args, **options)
+
+        return wrapped
+
+
+def steps_of(settings: Settings, registry: FakeRegistry, act: Callable[[], Any]) -> int:
+    """How many steps an action has."""
+    with pytest.MonkeyPatch.context() as patch:
+        counting = Faulty(patch, registry, at=0, error=Crash)
+        act()
+    return counting.count
+
+
+def is_whole(settings: Settings, registry: FakeRegistry) -> str:
+    """The champion, on which pointer and alias agree and which can be loaded."""
+    name = champion(settings.layout)
+    assert name is not None
+    assert registry.champion_release() == name
+    load_release(settings.layout, name)
+    assert not (settings.layout.releases / "promotion.json").exists()
+    assert [r["alias"] for r in registry.releases()].count("champion") == 1
+    return name
+
+
+@pytest.mark.parametrize("error", [Crash, EnvironmentError_])
+def test_a_promotion_that_fails_at_any_step_is_repaired_by_the_next(
+    light: tuple[Settings, FakeRegistry], inputs: Inputs, error: type[BaseException]
+) -> None:
+    settings, registry = light
+    number = 1
+    next_release(settings)
+    steps = steps_of(settings, registry, lambda: promote(settings, inputs=inputs))
+    assert steps >= 8
+    for at in range(1, steps + 1):
+        before = is_whole(settings, registry)
+        number += 1
+        made = next_release(settings, number)
+        with pytest.MonkeyPatch.context() as patch:
+            Faulty(patch, registry, at=at, error=error)
+            with pytest.raises(error, match=f"at step {at}"):
+                promote(settings, inputs=inputs)
+        pointed = champion(settings.layout)
+        assert pointed in (before, made)
+        load_release(settings.layout, str(pointed))
+        if at % 2:  # as `up` does
+            with promoting(settings, "up"):
+                reconcile(settings)
+            assert is_whole(settings, registry) in (before, made)
+        done = promote(settings, inputs=inputs)
+        assert done["champion"] == made == is_whole(settings, registry)
+        assert len(registry.releases()) == number + 1
+
+
+def test_a_rollback_that_crashes_at_any_step_is_repaired_by_the_next_promotion(
+    light: tuple[Settings, FakeRegistry], inputs: Inputs
+) -> None:
+    settings, registry = light
+    first = is_whole(settings, registry)
+    next_release(settings)
+    promote(settings, inputs=inputs)
+    steps = steps_of(settings, registry, lambda: rollback(settings))
+    assert steps >= 4
+    for at in range(1, steps + 1):
+        made = next_release(settings, at + 1)
+        promote(settings, inputs=inputs)
+        assert is_whole(settings, registry) == made
+        with pytest.MonkeyPatch.context() as patch:
+            Faulty(patch, registry, at=at, error=Crash)
+            with pytest.raises(Crash):
+                rollback(settings)
+        done = promote(settings, inputs=inputs)
+        if at == 1:  # before it was written down what is meant: nothing was done
+            assert done["champion"] == made == is_whole(settings, registry)
+            rollback(settings)
+        assert is_whole(settings, registry) == first
+        assert made in barred(settings.layout)
+
+
+def test_what_was_rolled_back_comes_back_by_name_only(
+    light: tuple[Settings, FakeRegistry], inputs: Inputs
+) -> None:
+    settings, registry = light
+    first = is_whole(settings, registry)
+    made = next_release(settings)
+    promote(settings, inputs=inputs)
+    assert rollback(settings) == {"release_id": first, "was": made}
+    for name in (None, made):  # a schedule, and a refresh that made the same again
+        done = promote(settings, release_id=name, inputs=inputs)
+        assert not done["promoted"]
+        assert "it was rolled back on" in done["verdict"]["reasons"][0]
+        assert f"`shelflife promote {made}` takes it again" in done["verdict"]["reasons"][0]
+        assert is_whole(settings, registry) == first
+    assert promote(settings, release_id=made, inputs=inputs, by_hand=True)["promoted"]
+    assert is_whole(settings, registry) == made
+    assert barred(settings.layout) == {}
+
+
+def test_rolling_back_twice_goes_further_back(light: tuple[Settings, FakeRegistry], inputs: Inputs) -> None:
+    settings, registry = light
+    names = [is_whole(settings, registry)]
+    for number in (1, 2):
+        names.append(next_release(settings, number))
+        promote(settings, inputs=inputs)
+    assert rollback(settings) == {"release_id": names[1], "was": names[2]}
+    assert rollback(settings) == {"release_id": names[0], "was": names[1]}
+    with pytest.raises(DataError, match="is the first champion"):
+        rollback(settings)
+    assert is_whole(settings, registry) == names[0]
+
+
+def test_each_promotion_and_rollback_is_told(light: tuple[Settings, FakeRegistry], inputs: Inputs) -> None:
+    settings, registry = light
+    first = is_whole(settings, registry)
+    made = next_release(settings)
+    promote(settings, inputs=inputs)
+    rollback(settings)
+    told = {r["release_id"]: [p["by"] for p in r["promotions"]] for r in registry.releases()}
+    assert told == {first: ["reconcile", "rollback"], made: ["gate"]}
+    record = champion_record(settings.layout)
+    assert record is not None
+    assert record["by"] == "rollback"
+
+
+def test_promotions_wait_for_one_another(light: tuple[Settings, FakeRegistry]) -> None:
+    settings, _ = light
+    order = []
+    begun = threading.Event()
+
+    def first() -> None:
+        with promoting(settings, "promote"):
+            begun.set()
+            order.append("first begins")
+            threading.Event().wait(0.3)
+            order.append("first ends")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    begun.wait()
+    with promoting(settings, "promote"):
+        order.append("second")
+    thread.join()
+    assert order == ["first begins", "first ends", "second"]
+    waited = r"`shelflife one` .* is at work"
+    with (
+        promoting(settings, "one"),
+        pytest.raises(EnvironmentError_, match=waited),
+        promoting(settings, "two", wait_s=0.1),
+    ):
+        pass
+
+
+def test_a_champion_that_cannot_be_read_does_not_stand_in_the_way(
+    light: tuple[Settings, FakeRegistry], inputs: Inputs
+) -> None:
+    settings, registry = light
+    made = next_release(settings)
+    broken = is_whole(settings, registry)
+    path = next((release_folder(settings.layout, broken) / "ranker").glob("*.txt"))
+    path.unlink()
+    assert promote(settings, inputs=inputs)["promoted"]
+    assert is_whole(settings, registry) == made
+
+
+@pytest.fixture
+def parts(first: Settings) -> Parts:
+    name = champion(first.layout)
+    assert name is not None
+    found = Parts.of(load_release(first.layout, name))
+    return replace(found, made=("encoder", "ranker"), costs={"encoder": Cost(), "ranker": Cost()})
+
+
+def published(settings: Settings, parts: Parts, inputs: Inputs) -> Manifest:
+    later = replace(inputs, watermark_us=inputs.watermark_us + 1)
+    return publish_parts(settings, parts, later, clock=open_clock(settings.layout.clock))
+
+
+@pytest.mark.parametrize("error", [Crash, EnvironmentError_])
+def test_publishing_that_fails_at_any_step_ends_well_without_a_second_version(
+    light: tuple[Settings, FakeRegistry], inputs: Inputs, parts: Parts, error: type[BaseException]
+) -> None:
+    settings, registry = light
+    steps = 5  # the release, two trainings, the release in the registry, the checkpoints
+    for at in range(1, steps + 1):
+        with pytest.MonkeyPatch.context() as patch:
+            Faulty(patch, registry, at=at, error=error)
+            with pytest.raises(error, match=f"at step {at}"):
+                published(settings, parts, inputs)
+        for manifest in list_releases(settings.layout):
+            load_release(settings.layout, manifest.release_id)
+        assert champion(settings.layout) == registry.champion_release()
+    made = published(settings, parts, inputs)
+    assert published(settings, parts, inputs) == made
+    assert [m.release_id for m in list_releases(settings.layout)].count(made.release_id) == 1
+    assert len(list_releases(settings.layout)) == len(registry.releases()) == 2
+    assert registry.log_training("ranker", artifact={}) == "2"  # only one was recorded before
+
+
+def test_a_champion_deleted_from_the_registry_is_taken_in_again(shop: Settings) -> None:
+    name = champion(shop.layout)
+    registry = open_registry(shop.layout.mlflow)
+    assert isinstance(registry, MlflowRegistry)
+    with registry._write() as (client, _):
+        client.delete_registered_model("shelflife-release")
+    assert registry.champion_release() is None
+    with promoting(shop, "up"):
+        assert reconcile(shop) == name
+    assert registry.champion_release() == name == champion(shop.layout)
+
+
+def test_a_refresh_without_the_registry_is_one_line_and_changes_nothing(shop: Settings) -> None:
+    before = champion(shop.layout), [m.release_id for m in list_releases(shop.layout)]
+    (shop.layout.mlflow / "mlflow.db").write_bytes(b"no database" * 100)
+    with pytest.raises(EnvironmentError_, match=r"the registry .* cannot be used: .*not a database"):
+        refresh(shop, component="ranker", fraction=0.5)
+    assert (champion(shop.layout), [m.release_id for m in list_releases(shop.layout)]) == before
+
+
+def test_a_refresh_of_the_same_data_makes_no_second_release_and_none_that_was_rolled_back(
+    shop: Settings,
+) -> None:
+    first = refresh(shop, component="ranker", fraction=0.7, margin=1.0)
+    again = refresh(shop, component="ranker", fraction=0.7, margin=1.0)
+    assert first["promoted"]
+    assert again["release_id"] == first["release_id"]
+    assert (again["promoted"], again["verdict"]) == (False, None)
+    rollback(shop)
+    barred_now = refresh(shop, component="ranker", fraction=0.7, margin=1.0)
+    assert barred_now["release_id"] == first["release_id"]
+    assert not barred_now["promoted"]
+    assert "rolled back" in barred_now["verdict"]["reasons"][0]
+    assert len(open_registry(shop.layout.mlflow).releases()) == 2
+
+
+def test_every_step_of_a_refresh_has_its_cost(shop: Settings) -> None:
+    report = refresh(shop, component="ranker,index", margin=1.0)
+    assert {"ingest", "open", "ranker", "vector_index", "lexical_index", "speller", "publish", "gate"} <= set(
+        report["steps"]
+    )
+    for name, cost in report["steps"].items():
+        assert set(cost) == {"cpu_s", "wall_s", "peak_mb", "read_mb", "disk_mb"}, name
+        assert cost["peak_mb"] > 50
+    whole = sum(cost["cpu_s"] for cost in report["steps"].values())
+    assert whole == pytest.approx(report["cpu_s"], abs=0.3)
+    assert read_refreshes(shop.layout)[-1]["steps"] == report["steps"]
+    registry = open_registry(shop.layout.mlflow)
+    assert isinstance(registry, MlflowRegistry)
+    with registry._read() as (client, experiment):
+        runs = client.search_runs([experiment], "attributes.run_name = 'refresh'", max_results=1)
+        gates = client.search_runs([experiment], "attributes.run_name = 'gate'", max_results=1)
+    assert runs[0].data.metrics["ranker/cpu_s"] == pytest.approx(report["steps"]["ranker"]["cpu_s"], abs=1e-3)
+    assert gates[0].data.metrics["passed"] == 1.0
+    assert gates[0].data.params["challenger"] == report["release_id"]
