@@ -121,18 +121,30 @@ class Panel:
                 )
 
     def save(self, folder: Path) -> None:
-        """Write the panel whole: beside the folder first, then renamed. DataError where `check` finds one."""
+        """Write the panel whole: beside the folder first, then renamed. DataError where `check` finds one.
+
+        What could be written of it before an error is removed.
+        """
         self.check()
         beside = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        try:
+            self._write(beside)
+            shutil.rmtree(folder, ignore_errors=True)
+            beside.rename(folder)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+
+    def _write(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
         arrays: dict[str, NDArray[Any]] = {f.name: getattr(self.rows, f.name) for f in fields(TrainingRows)}
         arrays |= {"label_us": self.label_us} | {f"extra.{k}": v for k, v in self.extra.items()}
         for i, part in enumerate(self.slices):
             arrays |= {f"slice{i}.{n}": getattr(part, n) for n in _SLICE_ARRAYS}
             arrays |= {f"slice{i}.extra.{k}": v for k, v in part.extra.items()}
         for name, values in arrays.items():
-            np.save(beside / f"{name}.npy", values)
+            np.save(folder / f"{name}.npy", values)
         about = {
             "version": PANEL_VERSION,
             "source": self.source,
@@ -146,9 +158,7 @@ class Panel:
             "slices": [[s.start_us, s.end_us] for s in self.slices],
             "about": dict(self.about),
         }
-        write_atomic(beside / "panel.json", json.dumps(about).encode())
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
+        write_atomic(folder / "panel.json", json.dumps(about).encode())
 
     @classmethod
     def load(cls, folder: Path) -> Panel:

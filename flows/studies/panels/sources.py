@@ -230,7 +230,8 @@ def _kept(panels: Path, key: str, progress: Progress, make: Callable[[], Panel])
                 found = _opened(folder, key)
     except OSError as error:
         raise EnvironmentError_(
-            f"cannot write the panel {folder}: {error.strerror or error}; free space and try again"
+            f"cannot write the panel {folder}: {error.strerror or f'not all of it fits ({error})'}; "
+            "free space and try again"
         ) from error
     if found is None:
         raise EnvironmentError_(f"the panel {folder} cannot be read back; check the disk and try again")

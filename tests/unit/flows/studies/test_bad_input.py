@@ -207,3 +207,23 @@ def test_a_full_disk_and_a_damaged_or_older_cell_cost_nothing_that_is_finished(
     code, other, _ = run(*SMALL, "--recheck", "0")
     assert (code, other["cells_reused"]) == (0, 0), "what another version wrote is not read"
     assert [p["ndcg10"] for p in other["policies"]] == [p["ndcg10"] for p in document["policies"]]
+
+
+@pytest.mark.usefixtures("world")
+def test_a_panel_that_does_not_fit_on_the_disk_leaves_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real, left = np.save, [5]
+
+    def full(path: Path, values: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError("653828 requested and 14304 written")  # all that numpy says of a full disk
+        real(path, values)
+
+    monkeypatch.setattr(np, "save", full)
+    said = one_line(run(*SMALL))
+    assert "cannot write the panel" in said
+    assert "not all of it fits" in said
+    assert left[0] < 0, "some of it was written"
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.suffix in (".npy", ".tmp")]
