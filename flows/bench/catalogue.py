@@ -38,13 +38,8 @@ FIRST_DAYS = 40  # of the world after its history, from which requests are taken
 _RECORD = "bench.json"
 _LINKED = ("blobs", "releases", "states", "snapshots", "segments")
 _COPIED = ("world", "truth", "store", "mlflow")
-_CODE = (
-    "models",
-    "data",
-    "flows/bench/catalogue.py",
-    *(f"flows/offline/{n}.py" for n in ("refresh", "train", "index", "inputs", "gate", "promote")),
-)
-"""Files and folders whose code makes what is kept."""
+_CODE = ("models", "data", "flows/offline", "flows/bench/catalogue.py")
+"""Folders and files whose code makes what is kept."""
 
 
 @dataclass(frozen=True)
