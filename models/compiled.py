@@ -136,7 +136,9 @@ def _tree(fields: dict[str, str]) -> _Tree | None:
 def _codes(fields: dict[str, str], condition: int) -> list[int]:
     bounds = [int(v) for v in fields["cat_boundaries"].split()]
     held = fields["cat_threshold"].split()[bounds[condition] : bounds[condition + 1]]
-    return [32 * i + b for i, bits in enumerate(held) for b in range(32) if int(bits) >> b & 1]
+    bits = np.unpackbits(np.array([int(word) for word in held], "<u4").view(np.uint8), bitorder="little")
+    codes: list[int] = np.flatnonzero(bits).tolist()
+    return codes
 
 
 def _tables(trees: list[_Tree]) -> Tables:
