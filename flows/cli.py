@@ -33,6 +33,7 @@ VERBS = (
     "promote",
     "rollback",
     "releases",
+    "policy",
     "up",
     "down",
     "status",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,7 +21,10 @@ def run(
     ctx: typer.Context,
     http_port: Annotated[int | None, typer.Option(help="Port of the service; 0 takes any free one.")] = None,
     prefect_port: Annotated[int | None, typer.Option(help="Port of the Prefect server; 0: any.")] = None,
-    schedules: Annotated[bool, typer.Option(help="Run the scheduled refreshes.")] = True,
+    policy: Annotated[
+        Path | None, typer.Option(help="The policy of retraining, a YAML file; the home keeps it.")
+    ] = None,
+    schedules: Annotated[bool, typer.Option(help="Run the policy's refreshes.")] = True,
     home: HomeOption = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
@@ -33,6 +38,7 @@ def run(
         ctx, home=home, seed=seed, as_json=as_json, http_port=http_port, prefect_port=prefect_port
     )
     layout = session.settings.layout
+    kept = _checked(session.settings, policy)
     if (layout.mlflow / "mlflow.db").exists():
         with session.progress("up") as say, contextlib.suppress(EnvironmentError_):
             say("finishing a promotion that was interrupted, if there is one")
@@ -42,10 +48,23 @@ def run(
             f"no release in {session.settings.home} to serve; make one with `shelflife refresh` (or go back "
             "to one with `shelflife promote ID`), or see it all at work with `shelflife demo`"
         )
+    kept()
     with session.progress("up") as say:
         report = up(session.settings, runner=schedules, progress=say)
     started = ", ".join(report["started"]) or "nothing: all of it was running already"
     session.emit(report, f"started: {started}\n{describe(report)}")
+
+
+def _checked(settings: Settings, policy: Path | None) -> Callable[[], None]:
+    """The policy is right, whether given or of the home; the call makes the given one the home's."""
+    from flows.policies.home import policy_of, set_policy
+    from flows.policies.policy import load_policy
+
+    if policy is None:
+        policy_of(settings.layout)
+        return lambda: None
+    given = load_policy(policy)
+    return lambda: set_policy(settings.layout, given)
 
 
 def _reconcile(settings: Settings) -> None:

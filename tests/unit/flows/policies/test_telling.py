@@ -1,0 +1,236 @@
+"""What is told of policies: the schema and the docs, the week ahead, estimates from recorded runs, status."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.segments import write_segments
+from data.store import ingest_segments
+from flows import cli
+from flows.commands import status as status_verb
+from flows.offline import gate, inputs
+from flows.policies import policy as policies
+from flows.policies.estimate import Recorded, estimate
+from flows.policies.home import DEFAULT, default_policy, set_policy
+from flows.policies.live import Live, Outcome
+from flows.policies.overview import overview
+from flows.policies.policy import Gate, parse_policy, policy_schema
+from flows.policies.show import STRIP, foretold, shown
+from infra.clock import DAY_US, HOUR_US, ManualClock
+from infra.settings import REPOSITORY, Home, Settings
+from tests.registry_fake import FakeRegistry
+from tests.unit.flows.policies.made_log import START_US, made_log
+from tests.unit.flows.policies.test_live import Shop
+from tests.unit.flows.policies.test_replay import DAILY, policy
+
+DOCS = REPOSITORY / "docs"
+
+
+def test_the_schema_in_the_docs_is_current() -> None:
+    held = json.loads((DOCS / "policy.schema.json").read_text())
+    assert held == policy_schema(), "run `shelflife policy schema > docs/policy.schema.json`"
+
+
+def test_the_example_of_the_docs_is_a_policy_and_every_key_stands_there() -> None:
+    text = (DOCS / "policies.md").read_text()
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", text, flags=re.M | re.S)
+    assert parse_policy(example).name == "by-need"
+    models = policy_schema()["$defs"]
+    keys = {key for model in models.values() for key in model.get("properties", {})}
+    missing = sorted(k for k in keys - {"kind"} if f"`{k}`" not in text)
+    assert missing == []
+
+
+def test_limits_and_delays_are_those_of_the_gate_and_the_inputs() -> None:
+    assert gate.GateLimits(**Gate().model_dump()) == gate.GateLimits()
+    assert policies.LABEL_DELAY_US == inputs.LABEL_DELAY_US
+
+
+def test_the_week_ahead_is_what_will_fire(home: Home) -> None:
+    document = shown(parse_policy(DEFAULT), now_us=START_US)
+    assert document["components"]["indexes"]["runs_in_a_week"] == 7 * 24
+    ranker = document["components"]["ranker"]
+    assert ranker["next_us"] == [START_US + d * DAY_US for d in range(1, 8)]
+    assert len(ranker["strip"]) == STRIP
+    assert ranker["strip"].count("█") == 7
+    waits = shown(policy(ranker={"kind": "amount", "rows": 9}), now_us=START_US)["components"]["ranker"]
+    assert (waits["next_us"], waits["runs_in_a_week"]) == ([], None)
+
+
+def test_what_is_foretold_goes_on_from_what_the_triggers_remember(home: Home) -> None:
+    p = policy(None, ranker=DAILY)
+    set_policy(home, p)
+    shop = Shop(home)
+    Live(home, shop, clock=shop.clock).tick()
+    later = START_US + 7 * HOUR_US
+    assert foretold(p, now_us=later, layout=home)["ranker"][0] == START_US + DAY_US
+    assert foretold(p, now_us=later)["ranker"][0] == later + DAY_US
+
+
+def recorded(*cpu: float, artifact: str = "ranker", **params: Any) -> FakeRegistry:
+    registry = FakeRegistry()
+    for seconds in cpu:
+        record: dict[str, Any] = {"resources": {"cpu_s": seconds}, "metrics": {}, "snapshot": {}}
+        params = {"window_d": 7.0, "fraction": 1.0} | params
+        registry.log_training(artifact, params=params, lineage={}, artifact={}, **record)
+    return registry
+
+
+def test_an_estimate_rests_on_recorded_runs(home: Home) -> None:
+    settings = Settings(home=home.root)
+    p = policy(None, ranker={"kind": "interval", "every": "6h"})
+    found = estimate(p, settings, registry=recorded(10.0, 12.0, 14.0))
+    assert found["runs_per_day"] == pytest.approx(4.0, abs=0.1)
+    assert found["cpu_s_per_day"] == pytest.approx(48.0, rel=0.03)
+    assert found["low"] < 48.0 < found["high"]
+    assert found["recorded_runs"] == 3
+    more = estimate(p, settings, registry=recorded(*[10.0, 12.0, 14.0] * 10))
+    assert more["high"] - more["low"] < found["high"] - found["low"]
+    assert any("no recorded refresh" in note for note in found["notes"])
+
+
+def test_an_estimate_says_what_it_does_not_know(home: Home) -> None:
+    settings = Settings(home=home.root)
+    none = estimate(policy(None, ranker=DAILY), settings, registry=FakeRegistry())
+    assert none["cpu_s_per_day"] is None
+    assert any("no recorded run of ranker" in note for note in none["notes"])
+    one = estimate(policy(None, ranker=DAILY), settings, registry=recorded(10.0))
+    assert any("single recorded run" in note for note in one["notes"])
+    waits = policy(ranker={"kind": "amount", "rows": 9})
+    unfired = estimate(waits, settings, registry=recorded(10.0))
+    assert unfired["runs_per_day"] is None
+    assert any("nothing is ingested" in note for note in unfired["notes"])
+    third = policy(None, ranker={"trigger": DAILY, "fraction": 0.5})
+    scaled = estimate(third, settings, registry=recorded(10.0, 12.0))
+    assert scaled["components"]["ranker"]["cpu_s_per_run"] == pytest.approx(5.5)
+    assert any("scaled" in note for note in scaled["notes"])
+
+
+def test_an_estimate_of_a_trigger_that_waits_for_data_replays_the_log(home: Home) -> None:
+    write_segments(made_log(days=3, sessions_per_day=200), home.segments, name="a", durable=False)
+    ingest_segments(home, allowed_lateness_us=HOUR_US, clock=ManualClock(START_US + 4 * DAY_US))
+    p = policy(ranker={"kind": "amount", "events": 60})
+    found = estimate(p, Settings(home=home.root), registry=recorded(10.0, 11.0))
+    assert "replay of the last 3.0 days" in found["basis"]
+    assert 1.0 < found["runs_per_day"] < 3.0
+
+
+def test_the_spread_of_a_day_grows_with_what_is_not_known() -> None:
+    few, many = Recorded.of([9.0, 10.0, 11.0]), Recorded.of([9.0, 10.0, 11.0] * 20)
+    assert few is not None
+    assert many is not None
+    assert few.of_a_day(4)[0] == many.of_a_day(4)[0] == 40.0
+    assert few.of_a_day(4)[1] > many.of_a_day(4)[1]
+    rng = np.random.default_rng(1)
+    days = rng.normal(many.mean, many.sd or 0.0, (20_000, 4)).sum(axis=1)
+    assert np.var(days) == pytest.approx(many.of_a_day(4)[1], rel=0.1)
+
+
+def run(capsys: Any, home: Home, *arguments: str) -> tuple[int, str, str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("signal.signal", lambda *_: None)
+        code = cli.main([*arguments, "--home", str(home.root)])
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def test_validate_show_and_schema_on_the_command_line(
+    capsys: pytest.CaptureFixture[str], home: Home, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(DEFAULT)
+    code, out, _ = run(capsys, home, "policy", "validate", str(path))
+    assert (code, out) == (
+        0,
+        f"{path} is a policy: default, for " + ", ".join(default_policy().components) + "\n",
+    )
+    code, out, _ = run(capsys, home, "policy", "show", str(path))
+    assert code == 0
+    assert "every 1h" in out
+    assert out.count("█") > 50
+    code, out, _ = run(capsys, home, "policy", "show", "--json")
+    assert json.loads(out.splitlines()[-1])["policy"] == "default"
+    code, out, _ = run(capsys, home, "policy", "schema")
+    assert json.loads(out) == policy_schema()
+    path.write_text(DEFAULT.replace("every", "evry"))
+    code, out, err = run(capsys, home, "policy", "validate", str(path))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "did you mean 'every'?" in err
+
+
+def test_estimate_on_the_command_line(
+    capsys: pytest.CaptureFixture[str], home: Home, registry_folder: Path
+) -> None:
+    code, out, _ = run(capsys, home, "policy", "estimate")
+    assert code == 0
+    assert "what it costs is not known" in out
+    assert "no recorded run of ranker" in out
+
+
+def test_up_refuses_a_wrong_policy_before_anything_is_done(
+    capsys: pytest.CaptureFixture[str], home: Home, tmp_path: Path
+) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("name: x\n")
+    code, _, err = run(capsys, home, "up", "--policy", str(path))
+    assert code == 2
+    assert "components: found nothing" in err
+    assert list(home.root.iterdir()) == []
+
+
+def test_status_is_one_screen(home: Home) -> None:
+    settings = Settings(home=home.root)
+    write_segments(made_log(days=1, sessions_per_day=50), home.segments, name="a", durable=False)
+    ingest_segments(home, allowed_lateness_us=HOUR_US, clock=ManualClock(START_US + DAY_US))
+    set_policy(home, policy(None, ranker=DAILY, indexes={"kind": "never"}))
+    shop = Shop(home)
+    shop.clock.time_us = START_US
+    live = Live(home, shop, clock=shop.clock)
+    live.tick()
+    home.run.mkdir(exist_ok=True)
+    end = {"begin_wall_us": 0, "end_wall_us": 1_700_000_000_000_000, "cpu_s": 3.0, "process_cpu_s": 5.0}
+    verdict = {"passed": False, "reasons": ["too slow"]}
+    line = {"component": "ranker", "release_id": "r1", "promoted": False, "verdict": verdict, **end}
+    (home.run / "refreshes.jsonl").write_text(json.dumps(line) + "\n")
+    document = overview(settings)
+    assert json.loads(json.dumps(document)) == document
+    assert document["policy"]["components"]["ranker"]["next_us"] is not None
+    assert document["policy"]["components"]["indexes"]["next_us"] is None
+    assert document["verdicts"][0]["reasons"] == ["too slow"]
+    assert (document["ingest"]["quarantined"], document["release"], document["cpu_s_today"]) == (0, None, 0)
+    text = status_verb.describe(document)
+    for word in ("release: none", "policy p: last asked", "every 1d", "too slow", "serve", "ingest: "):
+        assert word in text
+    assert len(text.splitlines()) < 40
+
+
+def test_a_failed_run_stands_in_status(home: Home) -> None:
+    set_policy(home, policy(None, ranker=DAILY))
+    shop = Shop(home)
+    shop.next_end = Outcome("failed", "Failed: a window without clicks")
+    live = Live(home, shop, clock=shop.clock)
+    live.tick()
+    shop.clock.time_us += DAY_US
+    live.tick()
+    live.tick()
+    assert "run 1 failed: Failed: a window without clicks" in status_verb.describe(
+        overview(Settings(home=home.root))
+    )
+
+
+def test_status_loads_nothing_heavy() -> None:
+
+    code = (
+        "import sys, flows.policies.overview\n"
+        "found = {'prefect', 'mlflow', 'ray'} & set(sys.modules); assert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
