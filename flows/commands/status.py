@@ -135,7 +135,7 @@ def _age(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     left, units = abs(int(seconds)), (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
-    found = []
+    found: list[str] = []
     for unit, size in units:
         if left >= size or (unit == "s" and not found):
             found.append(f"{left // size} {unit}")
