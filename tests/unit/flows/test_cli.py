@@ -158,7 +158,7 @@ def test_an_unknown_setting_is_one_line_and_exit_2(run: Run, monkeypatch: pytest
 def test_errors_become_a_line_and_a_code(
     run: Run, ingest: Callable[..., None], error: BaseException, code: int, message: str
 ) -> None:
-    def fail(settings: Settings, progress: Any) -> None:
+    def fail(settings: Settings, replay: bool, progress: Any) -> None:
         raise error
 
     ingest(fail)
@@ -168,7 +168,7 @@ def test_errors_become_a_line_and_a_code(
 
 
 def test_a_defect_shows_its_trace_and_exits_1(run: Run, ingest: Callable[..., None]) -> None:
-    ingest(lambda settings, progress: {}["missing"])
+    ingest(lambda settings, replay, progress: {}["missing"])
     code, _, err = run("ingest")
     assert code == 1
     assert "Traceback" in err
@@ -182,7 +182,7 @@ class Report:
 
 
 def test_json_is_the_last_line_of_standard_output(run: Run, ingest: Callable[..., None]) -> None:
-    ingest(lambda settings, progress: Report(3, settings.home))
+    ingest(lambda settings, replay, progress: Report(3, settings.home))
     for arguments in (["ingest", "--json"], ["--json", "ingest"]):
         code, out, _ = run(*arguments)
         assert code == 0
@@ -196,7 +196,7 @@ def test_home_and_seed_may_stand_before_or_after_the_verb(
     run: Run, ingest: Callable[..., None], tmp_path: Path, before: bool
 ) -> None:
     seen: list[Settings] = []
-    ingest(lambda settings, progress: seen.append(settings))
+    ingest(lambda settings, replay, progress: seen.append(settings))
     options = ["--home", str(tmp_path / "other"), "--seed", "11"]
     code, _, err = run(*options, "ingest") if before else run("ingest", *options)
     assert code == 0, err
@@ -255,7 +255,7 @@ def test_progress_goes_to_standard_error(run: Run, ingest: Callable[..., None], 
         yield print
 
     monkeypatch.setattr(sessions.Session, "progress", loud)
-    ingest(lambda settings, progress: {"rows": 1})
+    ingest(lambda settings, replay, progress: {"rows": 1})
     assert run("ingest") == (0, "rows: 1\n", "ingest begins\n")
 
 
@@ -273,7 +273,7 @@ def test_sigterm_runs_what_stands_in_finally(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys, types\n"
         "from flows.cli import main\n"
-        "def ingest(settings, progress):\n"
+        "def ingest(settings, replay, progress):\n"
         "    try: os.kill(os.getpid(), signal.SIGTERM)\n"
         "    finally: print('cleaned up')\n"
         "sys.modules['flows.offline.ingest'] = types.SimpleNamespace(ingest=ingest)\n"

@@ -39,7 +39,8 @@ from infra.clock import DAY_US, HOUR_US, ManualClock
 from infra.errors import ConfigError, DataError
 from infra.settings import Settings
 from models.candidate_features import FEATURES
-from models.ranker import RankerConfig
+from models.ranker import Ranker, RankerConfig
+from models.release import champion, list_releases
 from models.training_rows import training_rows
 
 pytestmark = pytest.mark.slow  # trains a whole release
@@ -262,6 +263,34 @@ def test_windows_slide_or_grow_and_labels_wait(first: Settings) -> None:
     assert patient.time_us.max() <= whole.watermark_us - DAY_US
     part = ranker_rows(load_inputs(first.layout, window_d=None, fraction=0.5), scorers)
     assert set(part.session_ids.tolist()) < set(rows.session_ids.tolist())
+
+
+@pytest.mark.parametrize(
+    ("window", "words"),
+    [("0.0001", "no clicks among 0 requests in the window"), ("0", "above 0"), ("-3", "above 0"),
+     ("nan", "above 0")],
+)  # fmt: skip
+def test_a_window_without_anything_is_one_line_and_changes_nothing(
+    shop: Settings, window: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = champion(shop.layout), [m.release_id for m in list_releases(shop.layout)]
+    asked = ["refresh", "--component", "ranker", "--window-d", window, "--home", str(shop.home)]
+    assert main(asked) == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("shelflife: ")]
+    assert words in line
+    assert before == (champion(shop.layout), [m.release_id for m in list_releases(shop.layout)])
+
+
+def test_labels_of_one_class_make_a_ranker_and_nan_labels_one_line(first: Settings) -> None:
+    rows = ranker_rows(load_inputs(first.layout, window_d=None), Parts.of(opened(first)).scorers())
+    with pytest.raises(DataError, match="no clicks among"):
+        Ranker.fit(replace(rows, labels=np.zeros_like(rows.labels)), seed=1)
+    ranker, _ = Ranker.fit(replace(rows, labels=np.ones_like(rows.labels)), seed=1)
+    assert len(set(ranker.predict(rows.features[:50]).tolist())) == 1  # nothing to tell apart
+    labels = rows.labels.astype(float)
+    labels[:3] = np.nan
+    with pytest.raises(DataError, match=r"3 of \d+ labels are no grade"):
+        Ranker.fit(replace(rows, labels=labels), seed=1)
 
 
 # ---- retention
