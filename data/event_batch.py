@@ -39,7 +39,9 @@ class Batch:
 
     def __init__(self, events: pa.Table) -> None:
         def column(name: str, dtype: Any) -> NDArray[Any]:
-            array: NDArray[Any] = events[name].to_numpy().astype(dtype, copy=False)
+            # Arrow gives its own memory or a copy, as chunks fall: compiled code takes these for two types.
+            array: NDArray[Any] = events[name].to_numpy().astype(dtype, copy=False).view()
+            array.flags.writeable = False
             return array
 
         self.kind = column("kind", np.int8)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.search.live import Live
-from components.search.rank_kernel import explored, in_order
+from components.search.rank_kernel import explore_into, in_order
 from components.search.retrieve import Candidates, found_by
 from components.search.understand import Meaning
 from data.state import State
@@ -117,10 +117,14 @@ def rank(
         if ranker is not None:
             scores = ranker.predict(features)
     config = explore_config if release.ranker is not None else _STILL
-    moved, propensity = explore(len(rows), request_id, config)
-    order, *columns = in_order(
+    order, propensity = explore(len(rows), request_id, config)
+    n = len(rows)
+    listed, item_ids, sorted_scores = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n)
+    singles = np.empty((4, n), np.float32)
+    found, tiers = np.empty(n, np.uint8), np.empty(n, np.int8)
+    in_order(
         ranker is not None,
-        moved,
+        order,
         rows,
         state.items.item_ids,
         scores,
@@ -130,15 +134,21 @@ def rank(
         candidates.fused,
         candidates.found,
         candidates.tiers,
+        listed,
+        item_ids,
+        sorted_scores,
+        singles,
+        found,
+        tiers,
     )
-    listed, item_ids, scores, vector_scores, user_scores, probs, fused, found, tiers = columns
+    vector_scores, user_scores, probs, fused = singles
     return Ranked(
         request_id,
         release.manifest.release_id,
         key,
         listed,
         item_ids,
-        scores,
+        sorted_scores,
         propensity,
         vector_scores,
         user_scores,
@@ -161,10 +171,9 @@ def explore(n: int, request_id: int, config: ExploreConfig) -> tuple[NDArray[np.
     """
     choices = min(config.pool, n) - config.top
     slots = min(config.slots, config.top, choices)
-    found: tuple[NDArray[np.intp], NDArray[np.float32]] = explored(
-        n, np.uint64(request_id & _MASK), slots, config.top, choices
-    )
-    return found
+    order, propensity = np.empty(n, np.intp), np.empty(n, np.float32)
+    explore_into(np.uint64(request_id & _MASK), slots, config.top, choices, order, propensity)
+    return order, propensity
 
 
 def explain(ranked: Ranked, positions: NDArray[np.intp], release: Release) -> list[dict[str, Any]]:

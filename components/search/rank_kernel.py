@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["explored", "in_order"]
+__all__ = ["explore_into", "in_order"]
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
@@ -43,12 +43,12 @@ def _sample(n: int, draws: Any, chosen: Any) -> None:
 
 
 @njit(cache=True)
-def explored(n: int, seed: Any, slots: int, top: int, choices: int) -> Any:
+def explore_into(seed: Any, slots: int, top: int, choices: int, order: Any, propensity: Any) -> None:
     """Where each position's item comes from, int64 [n], and propensities float32 [n]; see `rank.explore`."""
-    order = np.arange(n)
-    propensity = np.full(n, np.nan, np.float32)
+    order[:] = np.arange(len(order))
+    propensity[:] = np.nan
     if slots <= 0:
-        return order, propensity
+        return
     draws = _drawn(seed, 2 * slots)
     at, of = np.empty(slots, np.int64), np.empty(slots, np.int64)
     _sample(top, draws[:slots], at)
@@ -57,13 +57,12 @@ def explored(n: int, seed: Any, slots: int, top: int, choices: int) -> Any:
         slot, drawn = at[k], top + of[k]
         order[slot], order[drawn] = drawn, slot
         propensity[slot] = 1.0 / choices
-    return order, propensity
 
 
 @njit(cache=True)
 def in_order(
     sort: bool,
-    moved: Any,
+    order: Any,
     rows: Any,
     item_ids: Any,
     scores: Any,
@@ -73,19 +72,29 @@ def in_order(
     fused: Any,
     found: Any,
     tiers: Any,
-) -> Any:
-    """The arrays [n] of candidates by descending score, equal ones as they come, then as `moved` says.
+    out_rows: Any,
+    out_ids: Any,
+    out_scores: Any,
+    out_singles: Any,
+    out_found: Any,
+    out_tiers: Any,
+) -> None:
+    """Fill the out arrays [n] with candidates by descending score, equal ones as they come, moved by `order`.
 
-    `sort` false: as they come. `item_ids` by row. Returns (order, rows, item_ids, scores, vector_scores,
-    user_scores, category_probs, fused, found, tiers).
+    `order` int64 [n]: what `explore_into` gave; then the candidates' own places. `sort` false: as they come.
+    `item_ids` by row. `out_singles` float32 [4, n]: vector_scores, user_scores, category_probs, fused.
+    Nothing is returned: each array that compiled code hands out costs a microsecond.
     """
-    n = len(rows)
-    order = np.argsort(-scores, kind="mergesort") if sort else np.arange(n)
-    order = order[moved]
-    ids = np.empty(n, np.int64)
-    for i in range(n):
-        ids[i] = item_ids[rows[order[i]]]
-    return (
-        order, rows[order], ids, scores[order], vector_scores[order], user_scores[order],
-        category_probs[order], fused[order], found[order], tiers[order],
-    )  # fmt: skip
+    best = np.argsort(-scores, kind="mergesort") if sort else np.arange(len(rows))
+    for i in range(len(rows)):
+        at = best[order[i]]
+        order[i] = at
+        out_rows[i] = rows[at]
+        out_ids[i] = item_ids[rows[at]]
+        out_scores[i] = scores[at]
+        out_singles[0, i] = vector_scores[at]
+        out_singles[1, i] = user_scores[at]
+        out_singles[2, i] = category_probs[at]
+        out_singles[3, i] = fused[at]
+        out_found[i] = found[at]
+        out_tiers[i] = tiers[at]

@@ -295,12 +295,16 @@ def _by_vector(
 
 
 def _by_popularity(scene: _Scene) -> Source:
-    rows = scene.offered(_popular(scene, None))[: scene.config.popular]
+    most = scene.config.popular
+    rows = scene.offered(_popular(scene, None, most=most))[:most]
     return Source(rows, np.full(len(rows), POPULAR, np.uint8))
 
 
-def _popular(scene: _Scene, code: int | None) -> NDArray[np.int32]:
-    """The most popular rows, if a code is given of that department or category; all that pass a filter."""
+def _popular(scene: _Scene, code: int | None, *, most: int) -> NDArray[np.int32]:
+    """The most popular rows, if a code is given of that department or category, best first.
+
+    Behind a filter: of those that pass and may be offered, at least `most`, ties and new items included.
+    """
     lists, narrowed = scene.catalogue.lists, scene.narrowed
     if narrowed is None:
         return lists.popular if code is None else lists.popular_in.get(code, _NO_ROWS)
@@ -308,9 +312,14 @@ def _popular(scene: _Scene, code: int | None) -> NDArray[np.int32]:
     if code is not None:
         department, category = scene.catalogue.department, scene.state.category
         rows = rows[(department[rows] == code) | (category[rows] == code)]
+    rows = scene.offered(rows)
     known = rows[rows < len(lists.popularity)]
-    best = known[np.argsort(-lists.popularity[known], kind="stable")]
-    return np.concatenate([best, rows[len(known) :]])
+    fresh = rows[len(known) :]
+    worth = lists.popularity[known]
+    if len(known) > most:
+        least = np.partition(worth, len(known) - most)[len(known) - most]
+        known, worth = known[worth >= least], worth[worth >= least]
+    return np.concatenate([known[np.argsort(-worth, kind="stable")], fresh])
 
 
 def _by_photo(scene: _Scene) -> Source:
@@ -326,7 +335,8 @@ def _by_photo(scene: _Scene) -> Source:
             continue
         # Behind a filter the other departments may have nothing to give.
         wanted = int(np.ceil(share * config.candidates)) if scene.narrowed is None else config.candidates
-        popular = scene.offered(_popular(scene, code))[: int(np.ceil(wanted * config.photo_share))]
+        most = int(np.ceil(wanted * config.photo_share))
+        popular = scene.offered(_popular(scene, code, most=most))[:most]
         new = scene.offered(lists.newest_in[code])
         new = new[~np.isin(new, popular)][: wanted - len(popular)]
         of_department = np.concatenate([popular, new])

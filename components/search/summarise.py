@@ -92,8 +92,8 @@ def live_positions(ranked: Ranked, state: State, offset: int, size: int) -> NDAr
     A page may so be shorter than `size`; the next one starts at offset + size all the same, and no item
     comes twice.
     """
-    rows = ranked.rows[offset : offset + size]
-    return offset + np.flatnonzero(state.alive[rows])
+    alive = state.items.alive.take(ranked.rows[offset : offset + size])
+    return offset + alive.nonzero()[0]
 
 
 def item_json(item_id: int | str, payload: dict[str, Any]) -> bytes:

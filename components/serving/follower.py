@@ -20,8 +20,11 @@ import numpy as np
 import pyarrow as pa
 
 from components.serving.gate import Gate
+from data.event_batch import Batch
 from data.replica import StateReplica
+from data.schema import EVENT_SCHEMA
 from data.state import State
+from data.state_kernel import fold_events
 from infra.clock import wall_us
 
 __all__ = ["Follower"]
@@ -70,6 +73,7 @@ class Follower:
         """Apply all that is in the journals; before `start`."""
         while not self._replica.ready:
             self._replica.poll()
+        _warm_fold(self._replica.state)
 
     def start(self) -> None:
         """Follow from a background thread."""
@@ -184,3 +188,12 @@ class Follower:
                 done.append((future, seq))
         for future, seq in done:
             future.set_result(seq)
+
+
+def _warm_fold(state: State) -> None:
+    """Have the fold compiled before the first event: it folds while requests wait."""
+    events = state.bind(Batch(EVENT_SCHEMA.empty_table()))
+    fold_events(
+        state.items, state.users, state.sessions, state.pairs, state.requests, state.category_price,
+        state.n_items, events, 0, 0,
+    )  # fmt: skip
