@@ -228,7 +228,7 @@ def _forked(act: Callable[[], None]) -> int:
 def _import_all() -> None:
     """What a refresh imports, before the first fork: it takes longer than the refresh."""
     for name in (
-        "duckdb", "faiss", "lightgbm", "mlflow.tracking", "tantivy", "torch",
+        "duckdb", "faiss", "lightgbm", "mlflow.tracking", "tantivy", "torch._dynamo",
         "flows.offline.refresh", "models.image_classifier", "models.ranker",
     ):  # fmt: skip
         importlib.import_module(name)

@@ -187,6 +187,10 @@ def grow(
     data = task.dataset(train)
     held = task.dataset(valid, data)
     growth = Growth.resumed(checkpoint) or Growth.begun(task, before)
+    for part, groups in ((data, train), (held, valid)):  # binned the same whichever chunk comes first
+        task.aim(part, groups, growth.scores, rowwise=True)
+        part.params = _parameters(config, seed, rowwise=True)
+        part.construct()
     while (rowwise := growth.phase == 0) or growth.phase == 1:
         count = first if rowwise else most - first
         if count and not growth.stopped(count, config.patience):

@@ -228,6 +228,7 @@ def _ranker(
         rows: TrainingRows = ranker_rows(inputs, parts.scorers())
         if not (rows.labels > 0).any() and parts.get("ranker") is None:
             return parts  # a shop without clicks is served in order of retrieval
+        warm = warm and _fits(parts)
         init = parts.get("ranker") if warm else None
         checkpoint = _checkpoint(settings, "ranker", inputs, parts, warm=warm, seed=seed)
         config = RankerConfig(half_life_d=inputs.half_life_d, chunk=CHUNK)
@@ -236,6 +237,13 @@ def _ranker(
     if encoder is not None:
         requires["embedding_space"] = encoder.space_id
     return _put(settings, parts, model, "ranker", inputs, cost, clock, metrics, requires=requires)
+
+
+def _fits(parts: Parts) -> bool:
+    """Whether the ranker at hand was trained on the vectors at hand: trees of others would mislead."""
+    encoder, ranker = parts.get("encoder"), parts.artifacts.get("ranker")
+    space = encoder.space_id if encoder is not None else None
+    return ranker is not None and ranker.requires.get("embedding_space") == space
 
 
 def _checkpoint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from flows.cli import main
 from flows.offline import crown
 from flows.offline import promote as promotion
 from flows.offline.crown import barred, promoting, reconcile, rollback
@@ -335,6 +337,30 @@ def test_a_refresh_of_the_same_data_makes_no_second_release_and_none_that_was_ro
     assert not barred_now["promoted"]
     assert "rolled back" in barred_now["verdict"]["reasons"][0]
     assert len(open_registry(shop.layout.mlflow).releases()) == 2
+
+
+def test_the_command_line_tells_releases_apart(
+    shop: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    a = str(champion(shop.layout))
+    b = refresh(shop, component="ranker", fraction=0.7, margin=1.0)["release_id"]
+    home = ["--home", str(shop.home)]
+    assert main(["releases", "diff", a, *home, "--json"]) == 0
+    out = capsys.readouterr().out
+    told = json.loads(out.splitlines()[-1])
+    assert (told["from"], told["to"], told["changed"]) == (a, b, ["ranker"])
+    assert told["parts"]["ranker"]["snapshot"]["fraction"] == [1.0, 0.7]
+    assert "the same" in out
+    assert main(["rollback", *home]) == 0
+    assert f"`shelflife promote {b}` does" in capsys.readouterr().out
+    assert main(["releases", *home]) == 0
+    assert "rolled back" in capsys.readouterr().out
+    assert main(["promote", *home]) == 3
+    assert main(["promote", b, "--margin", "1", *home]) == 0
+    assert champion(shop.layout) == b
+    assert main(["releases", "diff", "r-000000000000", *home]) == 2
+    assert "no release 'r-000000000000'" in capsys.readouterr().err
 
 
 def test_every_step_of_a_refresh_has_its_cost(shop: Settings) -> None:

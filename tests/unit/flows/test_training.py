@@ -1,0 +1,92 @@
+"""Components that are made anew bring along what depends on them; what was learnt is gone on from or not."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows.offline.crown import rollback
+from flows.offline.inputs import load_inputs
+from flows.offline.refresh import make, refresh
+from flows.offline.train import Parts
+from infra.registry import open_registry
+from infra.settings import Settings
+from models.checkpoints import Checkpoint
+from models.release import champion, load_release, read_manifest
+
+pytestmark = pytest.mark.slow  # stands on a trained release
+
+
+class Killed(BaseException):
+    """As SIGKILL would."""
+
+
+def test_a_warm_start_goes_on_from_the_champion(shop: Settings) -> None:
+    before = read_manifest(shop.layout, str(champion(shop.layout))).artifacts["ranker"].metrics
+    report = refresh(shop, component="ranker,text_classifier", start="warm", margin=1.0)
+    after = report["metrics"]["ranker"]
+    assert after["warm"] == 1.0
+    assert before["trees"] <= after["trees"] <= before["trees"] + 25
+    assert report["made"]["text_classifier"]
+
+
+def test_an_encoder_brings_index_and_ranker_along(shop: Settings) -> None:
+    report = refresh(shop, component="encoder", start="warm", margin=1.0)
+    assert list(report["made"]) == ["encoder", "vector_index", "ranker"]
+    assert report["metrics"]["ranker"]["warm"] == 0.0  # trees of another space would mislead
+    manifest = read_manifest(shop.layout, report["release_id"])
+    space = manifest.artifacts["encoder"].provides["embedding_space"]
+    for name in ("vector_index", "ranker"):
+        assert manifest.artifacts[name].requires["embedding_space"] == space
+    assert champion(shop.layout) == report["release_id"]
+
+
+@pytest.mark.parametrize("name", ["ranker", "encoder", "text_classifier"])
+def test_a_component_that_was_killed_ends_as_if_left_alone(
+    shop: Settings, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = load_release(shop.layout, str(champion(shop.layout)))
+    parts = Parts.of(release)
+    inputs = load_inputs(shop.layout, window_d=7.0, fraction=0.8)
+    alone = make(name, shop, inputs, parts, warm=False).artifacts[name].content
+    path = shop.layout.checkpoints / f"{name}.safetensors"
+    path.unlink()
+    save, due = Checkpoint.save, Checkpoint.due
+    saves = []
+
+    def dying(self: Checkpoint, *what: object) -> None:
+        save(self, *what)  # type: ignore[arg-type]
+        saves.append(what)
+        if len(saves) == 2:
+            raise Killed
+
+    monkeypatch.setattr(Checkpoint, "due", lambda _: True)
+    monkeypatch.setattr(Checkpoint, "save", dying)
+    with pytest.raises(Killed):
+        make(name, shop, inputs, parts, warm=False)
+    monkeypatch.setattr(Checkpoint, "save", save)
+    monkeypatch.setattr(Checkpoint, "due", due)
+    kept = Checkpoint.load
+    loaded = []
+    monkeypatch.setattr(Checkpoint, "load", lambda self: loaded.append(kept(self)) or loaded[-1])
+    assert make(name, shop, inputs, parts, warm=False).artifacts[name].content == alone
+    assert loaded[0] is not None
+    other = load_inputs(shop.layout, window_d=7.0, fraction=0.7)
+    make(name, shop, other, parts, warm=False)
+    assert loaded[1] is None  # of other data
+
+
+def test_checkpoints_go_once_the_model_is_registered(shop: Settings) -> None:
+    refresh(shop, component="ranker", fraction=0.9, margin=1.0)
+    assert list(shop.layout.checkpoints.glob("*")) == []
+    rollback(shop)
+
+
+def test_resources_of_a_training_are_in_the_registry(shop: Settings) -> None:
+    report = refresh(shop, component="ranker", fraction=0.9, margin=1.0)
+    registry = open_registry(shop.layout.mlflow)
+    newest = max(
+        (registry.training("ranker", str(v)) for v in (1, 2)), key=lambda r: r["snapshot"]["fraction"] == 0.9
+    )
+    assert set(newest["resources"]) == {"cpu_s", "wall_s", "peak_mb", "read_mb", "disk_mb"}
+    assert newest["resources"]["cpu_s"] == pytest.approx(report["train_cpu_s"]["ranker"], abs=0.01)
+    assert newest["resources"]["peak_mb"] > 50
