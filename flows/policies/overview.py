@@ -11,7 +11,7 @@ from typing import Any
 
 from data.snapshots import read_status
 from flows.offline.refresh import read_refreshes
-from flows.offline.refusals import refusals
+from flows.offline.refusals import last_verdicts, refusals
 from flows.policies.home import policy_of, read_state
 from flows.policies.show import foretold
 from infra import cluster
@@ -41,7 +41,7 @@ def overview(settings: Settings) -> dict[str, Any]:
         "artifacts": artifacts,
         "ingest": _ingest(layout, now),
         "policy": _policy(layout, now, problems),
-        "verdicts": [_verdict(r) for r in reversed(refreshes[-VERDICTS:])],
+        "verdicts": _verdicts(layout, refreshes),
         "refused": refusals(layout),
         "cpu_s_today": _cpu_s_today(refreshes),
         "problems": problems,
@@ -116,6 +116,29 @@ def _policy(layout: Home, now: int, problems: list[str]) -> dict[str, Any]:
         "recent": list(held.get("recent", ()))[-VERDICTS:],
         "ticked_wall_us": held.get("ticked_wall_us"),
     }
+
+
+def _verdicts(layout: Home, refreshes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The newest verdicts of the gate, of refreshes and of promotions by themselves."""
+    spans = [(r["release_id"], r["begin_wall_us"], r["end_wall_us"]) for r in refreshes]
+    alone = [
+        v
+        for v in last_verdicts(layout, VERDICTS)
+        if not any(name == v["challenger"] and begin <= v["wall_us"] <= end for name, begin, end in spans)
+    ]
+    told = [_verdict(r) for r in refreshes[-VERDICTS:]]
+    told += [
+        {
+            "release_id": v["challenger"],
+            "component": "promote",
+            "promoted": v["passed"],
+            "reasons": v["reasons"],
+            "end_wall_us": v["wall_us"],
+            "cpu_s": None,
+        }
+        for v in alone
+    ]
+    return sorted(told, key=lambda v: int(v["end_wall_us"]), reverse=True)[:VERDICTS]
 
 
 def _verdict(refresh: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from flows.offline.inputs import Inputs, gate_rows, load_inputs, ranker_rows
 from flows.offline.promote import promote
 from flows.offline.refusals import last_verdicts
 from flows.offline.train import Parts
+from flows.policies.overview import overview
 from infra.errors import ConfigError
 from infra.registry import open_registry
 from infra.settings import Settings
@@ -82,7 +83,7 @@ def plant(shop: Settings, ranker: Ranker | None, mutate: Callable[[Path], None] 
 
 
 def refusal(shop: Settings, release_id: str, inputs: Inputs, **limits: float) -> str:
-    """The only reason for which a release is refused; told by the outcome, the registry and the verdicts."""
+    """The only reason for which a release is refused; told by the outcome, the registry and `status`."""
     before = champion(shop.layout)
     done = promote(shop, release_id=release_id, inputs=inputs, limits=GateLimits(**limits))  # type: ignore[arg-type]
     assert not done["promoted"]
@@ -93,6 +94,8 @@ def refusal(shop: Settings, release_id: str, inputs: Inputs, **limits: float) ->
     assert row["alias"] is None
     last = last_verdicts(shop.layout)[0]
     assert (last["challenger"], last["reasons"]) == (release_id, [reason])
+    status = overview(shop)["verdicts"][0]
+    assert (status["release_id"], status["promoted"], status["reasons"]) == (release_id, False, [reason])
     return str(reason)
 
 
