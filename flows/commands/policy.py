@@ -141,11 +141,10 @@ def describe_estimate(document: Mapping[str, Any]) -> str:
         )
     columns = ("component", "runs a day", "CPU-s a run", "CPU-s a day", "recorded runs")
     total = document["cpu_s_per_day"]
-    told = (
-        "what it costs is not known"
-        if total is None
-        else f"{total:.0f} CPU-seconds a day [{document['low']:.0f}, {document['high']:.0f}]"
-    )
+    low, high = document["low"], document["high"]
+    told = "what it costs is not known" if total is None else f"{total:.0f} CPU-seconds a day"
+    if total is not None:
+        told += ", spread unknown" if low is None else f" [{low:.0f}, {high:.0f}]"
     head = f"policy {document['policy']}: {told}; fired by {document['basis']}"
     return "\n".join([head, table(columns, rows), *(f"note: {n}" for n in document["notes"])])
 

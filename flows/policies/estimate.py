@@ -53,12 +53,13 @@ class Recorded:
 
 
 def estimate(policy: Policy, settings: Settings, *, registry: Registry | None = None) -> dict[str, Any]:
-    """Runs and CPU-seconds a day, with their 95 % range; what is not known is said in `notes`."""
+    """Runs and CPU-seconds a day, with their 95 % range; what is not known is None, and said in `notes`."""
     notes: list[str] = []
     fired, days, basis, log_days = _fired(policy, settings, notes)
     registry = registry or open_registry(settings.layout.mlflow)
     parts: dict[str, Any] = {}
     mean = variance = 0.0
+    spread = True
     fewest: list[int] = []
     for name, part in policy.components.items():
         runs = None if fired is None else sum(name in f.components for f in fired) / days
@@ -79,6 +80,7 @@ def estimate(policy: Policy, settings: Settings, *, registry: Registry | None = 
                 f"{name}: scaled in proportion to the data, from runs with another window or fraction"
             )
         if any(c.sd is None for c in known.values()):
+            spread = False
             notes.append(f"{name}: a single recorded run; its spread is not known")
         mean, variance = mean + sum(m for m, _ in a_day), variance + sum(v for _, v in a_day)
         fewest += [c.runs for c in known.values()]
@@ -87,6 +89,7 @@ def estimate(policy: Policy, settings: Settings, *, registry: Registry | None = 
     if besides is None:
         notes.append("no recorded refresh: what a run costs beside its trainings is not known")
     else:
+        spread = spread and besides.sd is not None
         m, v = besides.of_a_day(runs or 0.0)
         mean, variance = mean + m, variance + v
     if policy.ingest is not None:
@@ -98,8 +101,8 @@ def estimate(policy: Policy, settings: Settings, *, registry: Registry | None = 
         "basis": basis,
         "runs_per_day": runs,
         "cpu_s_per_day": mean if known_at_all else None,
-        "low": max(0.0, mean - reach) if known_at_all else None,
-        "high": mean + reach if known_at_all else None,
+        "low": max(0.0, mean - reach) if known_at_all and spread else None,
+        "high": mean + reach if known_at_all and spread else None,
         "recorded_runs": min(fewest, default=0),
         "components": parts,
         "besides_per_run": None if besides is None else asdict(besides),

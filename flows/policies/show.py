@@ -65,5 +65,6 @@ def foretold(policy: Policy, *, now_us: int, layout: Home | None = None) -> dict
 def _strip(times: list[int], now_us: int) -> str:
     places = ["·"] * STRIP
     for at in times:
-        places[min(STRIP - 1, (at - now_us) * STRIP // _WEEK_US)] = "█"
+        if at < now_us + _WEEK_US:
+            places[(at - now_us) * STRIP // _WEEK_US] = "█"
     return "".join(places)

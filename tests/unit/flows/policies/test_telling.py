@@ -60,7 +60,7 @@ def test_the_week_ahead_is_what_will_fire(home: Home) -> None:
     ranker = document["components"]["ranker"]
     assert ranker["next_us"] == [START_US + d * DAY_US for d in range(1, 8)]
     assert len(ranker["strip"]) == STRIP
-    assert ranker["strip"].count("█") == 7
+    assert [i for i, mark in enumerate(ranker["strip"]) if mark == "█"] == list(range(8, STRIP, 8))
     waits = shown(policy(ranker={"kind": "amount", "rows": 9}), now_us=START_US)["components"]["ranker"]
     assert (waits["next_us"], waits["runs_in_a_week"]) == ([], None)
 
@@ -104,6 +104,8 @@ def test_an_estimate_says_what_it_does_not_know(home: Home) -> None:
     assert any("no recorded run of ranker" in note for note in none["notes"])
     one = estimate(policy(None, ranker=DAILY), settings, registry=recorded(10.0))
     assert any("single recorded run" in note for note in one["notes"])
+    assert (one["low"], one["high"]) == (None, None)
+    assert one["cpu_s_per_day"] == pytest.approx(10.0)
     waits = policy(ranker={"kind": "amount", "rows": 9})
     unfired = estimate(waits, settings, registry=recorded(10.0))
     assert unfired["runs_per_day"] is None
