@@ -133,9 +133,13 @@ def put_artifact(
 
 
 def publish(layout: Home, manifest: Manifest) -> Path:
-    """Make `releases/<id>/` hold the manifest and hard links to its blobs, all at once; idempotent."""
+    """Make `releases/<id>/` hold the manifest and hard links to its blobs, all at once; idempotent.
+
+    Published already, what was damaged since is linked anew.
+    """
     target = release_folder(layout, manifest.release_id)
     if (target / _MANIFEST).is_file():
+        _mend(layout, manifest, target)
         return target
     layout.releases.mkdir(parents=True, exist_ok=True)
     beside = layout.releases / f".{manifest.release_id}.{os.getpid()}.{time.monotonic_ns()}.tmp"
@@ -152,6 +156,21 @@ def publish(layout: Home, manifest: Manifest) -> Path:
         shutil.rmtree(beside, ignore_errors=True)
     sync_dir(layout.releases)
     return target
+
+
+def _mend(layout: Home, manifest: Manifest, target: Path) -> None:
+    for name, artifact in manifest.artifacts.items():
+        for file, digest in artifact.files.items():
+            try:
+                verify_files(target / name, {file: digest})
+            except DataError:
+                beside = layout.releases / f".{manifest.release_id}.{os.getpid()}.{time.monotonic_ns()}.tmp"
+                try:
+                    link_files(layout.blobs, {file: digest}, beside)
+                    (target / name / file).parent.mkdir(parents=True, exist_ok=True)
+                    (beside / file).replace(target / name / file)
+                finally:
+                    shutil.rmtree(beside, ignore_errors=True)
 
 
 def read_manifest(layout: Home, release_id: str) -> Manifest:

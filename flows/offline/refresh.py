@@ -6,6 +6,7 @@ Plain functions: the command line calls them, and `flows/offline/loop.py` wraps 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -20,7 +21,7 @@ from flows.offline.inputs import Inputs, load_inputs
 from flows.offline.promote import promote, publish_parts
 from flows.offline.train import TRAINED, Parts, train_component
 from infra.clock import open_clock, wall_us
-from infra.errors import ConfigError, EnvironmentError_
+from infra.errors import ConfigError, DataError, EnvironmentError_
 from infra.processes import exclusive
 from infra.registry import open_registry
 from infra.resources import Cost, bounded, cpu_s, measured, nice_down
@@ -56,6 +57,8 @@ _FIRST = PLAN["all"]
 
 Progress = Callable[..., None]
 
+log = logging.getLogger("shelflife.refresh")
+
 
 def components_of(components: str) -> tuple[str, ...]:
     """What "ranker,index" makes anew, in the order of the plan. ConfigError for an unknown component."""
@@ -68,11 +71,18 @@ def components_of(components: str) -> tuple[str, ...]:
 
 
 def opened(settings: Settings) -> Release | None:
-    """The champion, loaded; None before the first release."""
+    """The champion, loaded; None before the first release, and where it cannot be loaded any more.
+
+    A damaged file, or features of another version: all is then made anew, and takes its place.
+    """
     with promoting(settings, "refresh"):
         reconcile(settings)
     name = champion(settings.layout)
-    return load_release(settings.layout, name) if name else None
+    try:
+        return load_release(settings.layout, name) if name else None
+    except DataError as error:
+        log.warning("the champion cannot be loaded (%s); everything is made anew", error)
+        return None
 
 
 def refresh(

@@ -11,7 +11,7 @@ from flows.offline.train import Parts
 from infra.registry import open_registry
 from infra.settings import Settings
 from models.checkpoints import Checkpoint
-from models.release import champion, load_release, read_manifest
+from models.release import champion, load_release, read_manifest, release_folder
 
 pytestmark = pytest.mark.slow  # stands on a trained release
 
@@ -73,6 +73,23 @@ def test_a_component_that_was_killed_ends_as_if_left_alone(
     other = load_inputs(shop.layout, window_d=7.0, fraction=0.7)
     make(name, shop, other, parts, warm=False)
     assert loaded[1] is None  # of other data
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.8])
+def test_a_champion_that_is_damaged_is_mended_or_replaced(
+    shop: Settings, caplog: pytest.LogCaptureFixture, fraction: float
+) -> None:
+    broken = str(champion(shop.layout))
+    path = release_folder(shop.layout, broken) / "ranker" / "ranker.txt"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:100])  # of the blob, too: they are one file
+    report = refresh(shop, component="ranker", fraction=fraction)
+    assert "cannot be loaded" in caplog.text
+    assert "encoder" in report["made"]
+    assert (report["release_id"] == broken) == (fraction == 1.0)  # the same data make the same release
+    assert report["promoted"] == (fraction != 1.0)
+    assert champion(shop.layout) == report["release_id"]
+    load_release(shop.layout, report["release_id"])
 
 
 def test_checkpoints_go_once_the_model_is_registered(shop: Settings) -> None:
