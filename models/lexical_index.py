@@ -127,7 +127,7 @@ class LexicalIndex:
                 if hits:
                     rows += searcher.fast_field_values("row", [address for _, address in hits])
                     scores += [score for score, _ in hits]
-        return np.array(rows, np.int64), np.array(scores, np.float32)
+        return np.fromiter(rows, np.int64, len(rows)), np.fromiter(scores, np.float32, len(scores))
 
     def search_all_then_any(
         self, query_tokens: Sequence[str], k: int, *, enough: int

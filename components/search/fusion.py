@@ -55,16 +55,21 @@ def fuse(sources: list[Source], keep: int) -> Candidates:
         )
     lengths = [len(s.rows) for s in sources]
     tiers = [np.full(len(s.rows), NO_TIER, np.int8) if s.tiers is None else s.tiers for s in sources]
-    found = fuse_rows(
+    rows, fused = np.empty(keep, np.int32), np.empty(keep, np.float32)
+    found, tier = np.empty(keep, np.uint8), np.empty(keep, np.int8)
+    n = fuse_rows(
         np.concatenate([s.rows for s in sources]),
         np.concatenate([s.bits for s in sources]),
         np.concatenate(tiers),
         np.array([0, *accumulate(lengths)], np.int64),
         np.array([s.weight for s in sources], np.float64),
         RRF_K,
-        keep,
+        rows,
+        fused,
+        found,
+        tier,
     )
-    return Candidates(*found)
+    return Candidates(rows[:n], fused[:n], found[:n], tier[:n])
 
 
 def found_by(bits: int) -> list[str]:

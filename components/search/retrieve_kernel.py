@@ -176,10 +176,22 @@ def vector_rows(
 
 
 @njit(cache=True)
-def fuse_rows(rows: Any, bits: Any, tiers: Any, starts: Any, weights: Any, constant: int, keep: int) -> Any:
+def fuse_rows(
+    rows: Any,
+    bits: Any,
+    tiers: Any,
+    starts: Any,
+    weights: Any,
+    constant: int,
+    out_rows: Any,
+    out_fused: Any,
+    out_found: Any,
+    out_tiers: Any,
+) -> Any:
     """Reciprocal-rank fusion of sources laid end to end; source s is [starts[s], starts[s + 1]).
 
-    Returns (rows int32, fused float32, bits uint8, tiers int8) [≤ keep], best first, equal scores by row.
+    Fills rows int32, fused float32, bits uint8, tiers int8, best first, equal scores by row; returns how
+    many there are, at most as many as the out arrays hold.
     """
     n = len(rows)
     size = 16
@@ -206,8 +218,12 @@ def fuse_rows(rows: Any, bits: Any, tiers: Any, starts: Any, weights: Any, const
             of[place] |= bits[i]
             if tiers[i] != NO_TIER:
                 tier[place] = tiers[i]
-    order = ordered(-fused[:m], found[:m])[:keep]
-    return found[order], fused[order].astype(np.float32), of[order], tier[order]
+    order = ordered(-fused[:m], found[:m])[: len(out_rows)]
+    for k in range(len(order)):
+        place = order[k]
+        out_rows[k], out_fused[k] = found[place], fused[place]
+        out_found[k], out_tiers[k] = of[place], tier[place]
+    return len(order)
 
 
 @njit(cache=True)

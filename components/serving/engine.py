@@ -55,8 +55,8 @@ class EngineConfig:
     `follow`: whether the champion pointer is watched; else only `install` changes the release. `summaries`:
     items whose JSON is made at the start, the most popular ones; the others' when they are first shown.
 
-    `commit_ms`: how long an event may wait for its disk; `gather_s`: for how long impressions, and
-    other writers' events, are gathered. Many small commits cost what few large ones do not.
+    `commit_ms`: how long an event may wait for its disk; `gather_s`: for how long impressions are gathered,
+    `follow_s`: events to apply. Many small commits cost what few large ones do not.
     """
 
     writer: str = "serve-0"
@@ -65,7 +65,8 @@ class EngineConfig:
     follow: bool = True
     summaries: int = 100_000
     commit_ms: float = 5.0
-    gather_s: float = 0.02
+    gather_s: float = 0.05
+    follow_s: float = 0.02
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     limits: ShadowLimits = field(default_factory=ShadowLimits)
 
@@ -119,7 +120,7 @@ class Engine:
         )
         replica = StateReplica(self.layout, own_writer=self.config.writer)
         self._follower = Follower(
-            replica, self.gate, own_writer=self.config.writer, every_s=self.config.gather_s
+            replica, self.gate, own_writer=self.config.writer, every_s=self.config.follow_s
         )
         self._follower.catch_up()
         self.shared = Shared.of(replica.state, config=self.config.pipeline, photos=self.photos)
