@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from types import MethodType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,31 +19,30 @@ from numpy.typing import NDArray
 from components.measure.spans import NOT_RUN, Span, SpanLog
 from components.search import rank as ranking
 from components.search.filters import notes_of
-from components.search.live import Live, ReleaseView
+from components.search.live import ReleaseView
 from components.search.pages import PageCache
 from components.search.queries import QueryMemory, class_codes, normalised
 from components.search.rank import ExploreConfig, Ranked
 from components.search.request import (
     Cursor,
-    DeadlinePassed,
     decode_cursor,
     encode_cursor,
     request_id_of,
     to_photo,
     validate,
 )
-from components.search.retrieve import Candidates, RetrieveConfig, retrieve
+from components.search.retrieve import RetrieveConfig, retrieve
 from components.search.summarise import Summaries, live_positions
-from components.search.understand import Meaning, told, understand
+from components.search.understand import told, understand
+from components.search.work import Stage, Work, done, still_waited_for
 from data.schema import NONE_ID, stable_hash
 from data.shop import Reply, Request
 from data.state import State
 from infra.errors import InputError
 from models.release import Release
 
-__all__ = ["MAKES_LIST", "Answer", "PipelineConfig", "SearchPipeline", "Stage", "Work"]
+__all__ = ["MAKES_LIST", "Answer", "PipelineConfig", "SearchPipeline"]
 
-_Part = TypeVar("_Part")
 MAKES_LIST = frozenset({"understand", "retrieve", "rank"})
 """The stages that a turned page passes over."""
 
@@ -70,39 +70,6 @@ class PipelineConfig:
     def for_evaluation(cls) -> PipelineConfig:
         """Without exploration and deadline: the same request and state give the same reply."""
         return cls(explore=ExploreConfig(slots=0), deadline_ms=None)
-
-
-@dataclass(slots=True)
-class Work:
-    """A request on its way through the stages; each fills in its part."""
-
-    request: Request
-    arrived_ns: int
-    live: Live
-    deadline_ms: float | None = None
-    stated: bool = False  # the deadline is the request's own: nobody waits after it
-    upload: NDArray[np.uint8] | None = None
-    want_features: bool = False
-    request_id: int = NONE_ID
-    list_id: int = NONE_ID  # of the request that the list is, or was, made for; it seeds exploration
-    offset: int = 0
-    key: tuple[Any, ...] = ()
-    photo: NDArray[np.uint8] | None = None
-    meaning: Meaning | None = None
-    candidates: Candidates | None = None
-    ranked: Ranked | None = None
-    degraded: tuple[str, ...] = ()
-    positions: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
-    hits: bytes = b"[]"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the path. `kind` is `ai` where learned models do the work, else `non_ai`."""
-
-    name: str
-    kind: str
-    call: Callable[[Work], None]
 
 
 @dataclass(frozen=True)
@@ -154,15 +121,10 @@ class SearchPipeline:
         self._hurried = replace(whole, candidates=min(whole.candidates, self.config.hurried_candidates))
         self.pages = PageCache(self.config.page_lists) if pages is None else pages
         self.summaries = Summaries(state) if summaries is None else summaries
-        self.stages = (
-            Stage("plan", "non_ai", self._plan),
-            Stage("understand", "ai", self._understand),
-            Stage("retrieve", "non_ai", self._retrieve),
-            Stage("rank", "ai", self._rank),
-            Stage("summarise", "non_ai", self._summarise),
-        )
         self.times = (
-            SpanLog([s.name for s in self.stages], [s.kind for s in self.stages]) if times is None else times
+            SpanLog([name for name, _, _ in _STEPS], [kind for _, kind, _ in _STEPS])
+            if times is None
+            else times
         )
         self._photos = photos
         self._timer_ns = timer_ns
@@ -170,6 +132,12 @@ class SearchPipeline:
         self._text_codes = class_codes(text.classes if text else ())
         self._image_codes = class_codes(image.classes if image else ())
         self.queries = QueryMemory(release) if queries is None else queries
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The path, step by step. Made anew: kept here they would be a circle, and a dropped release would
+        fill memory until garbage is collected."""
+        return tuple(Stage(name, kind, MethodType(call, self)) for name, kind, call in _STEPS)
 
     # ---- asking ----
 
@@ -184,10 +152,10 @@ class SearchPipeline:
     def ranked(self, request: Request) -> Ranked:
         """The full ranked list with features; nothing is kept for page turns."""
         work = self.begin(request, want_features=True)
-        for stage in self.stages[:-1]:
+        for _, _, call in _STEPS[:-1]:
             if work.ranked is None:
-                stage.call(work)
-        return _done(work.ranked)
+                call(self, work)
+        return done(work.ranked)
 
     def answer(
         self,
@@ -210,15 +178,15 @@ class SearchPipeline:
         spans: list[Span] = []
         durations: list[int] = []
         begun = last
-        for stage in self.stages:
-            if work.ranked is not None and stage.name in MAKES_LIST:
+        for name, kind, call in _STEPS:
+            if work.ranked is not None and name in MAKES_LIST:
                 durations.append(NOT_RUN)  # a page turn: the list is there
                 continue
             if work.stated:
-                _still_waited_for(work, last)
-            stage.call(work)
+                still_waited_for(work, last)
+            call(self, work)
             now = self._timer_ns()
-            spans.append(Span(stage.name, stage.kind, (last - begun) // 1_000, (now - last) // 1_000))
+            spans.append(Span(name, kind, (last - begun) // 1_000, (now - last) // 1_000))
             durations.append((now - last) // 1_000)
             last = now
         self.times.record(durations)
@@ -242,7 +210,7 @@ class SearchPipeline:
 
     def finish(self, work: Work, spans: Sequence[Span], *, total_us: int, explain: bool = False) -> Answer:
         """The answer of work that went through all stages, wherever they ran."""
-        ranked = _done(work.ranked)
+        ranked = done(work.ranked)
         stop, filters = work.offset + work.request.size, work.request.filters
         more = stop < len(ranked.rows)
         timings = {span.name: span.duration_us for span in spans}
@@ -340,7 +308,7 @@ class SearchPipeline:
         whole = self._in_time(work, config.candidates_by, "candidates")
         work.candidates = retrieve(
             work.request,
-            _done(work.meaning),
+            done(work.meaning),
             release=self.release,
             live=work.live,
             state=self.state,
@@ -353,8 +321,8 @@ class SearchPipeline:
     def _rank(self, work: Work) -> None:
         in_time = self._in_time(work, self.config.ranker_by, "ranker")
         work.ranked = ranking.rank(
-            _done(work.candidates),
-            _done(work.meaning),
+            done(work.candidates),
+            done(work.meaning),
             request_id=work.list_id,
             key=work.key,
             release=self.release,
@@ -367,7 +335,7 @@ class SearchPipeline:
         )
 
     def _summarise(self, work: Work) -> None:
-        ranked = _done(work.ranked)
+        ranked = done(work.ranked)
         work.positions = live_positions(ranked, self.state, work.offset, work.request.size)
         work.hits = self.summaries.page(ranked.rows[work.positions])
         if work.candidates is not None:  # made now, not a turned page
@@ -384,15 +352,10 @@ class SearchPipeline:
         return False
 
 
-def _still_waited_for(work: Work, now_ns: int) -> None:
-    spent_ms = (now_ns - work.arrived_ns) / 1e6
-    if work.deadline_ms is not None and spent_ms > work.deadline_ms:
-        raise DeadlinePassed(
-            f"{spent_ms:.0f} ms spent; expected an answer within the deadline of {work.deadline_ms:.0f} ms; "
-            "give it more time, or ask again when there is less to do"
-        )
-
-
-def _done(part: _Part | None) -> _Part:
-    assert part is not None, "a stage ran before the one that it needs"
-    return part
+_STEPS: tuple[tuple[str, str, Callable[[SearchPipeline, Work], None]], ...] = (
+    ("plan", "non_ai", SearchPipeline._plan),
+    ("understand", "ai", SearchPipeline._understand),
+    ("retrieve", "non_ai", SearchPipeline._retrieve),
+    ("rank", "ai", SearchPipeline._rank),
+    ("summarise", "non_ai", SearchPipeline._summarise),
+)

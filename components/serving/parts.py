@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from components.search.live import Live, ReleaseView
-from components.search.pipeline import Work
+from components.search.work import Work
 from components.serving.engine import Engine, EngineConfig
 from components.serving.process import start_engine
 from data.state import State

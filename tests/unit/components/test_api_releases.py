@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,28 @@ def test_a_page_turn_after_a_swap_stays_with_its_release(home: Home) -> None:
         wait_for(lambda: engine.live is not None and engine.live.release_id == old)
         assert [r["flipped"] for r in engine.release_info()["swaps"]] == [True, True, True]
     finally:
+        engine.close()
+
+
+def test_a_dropped_release_is_freed_at_once(home: Home) -> None:
+    """Waiting for garbage to be collected, a replica would fill with every swap."""
+    ids = [publish_release(home, number=k, seed=k + 1, promote=k == 0) for k in range(4)]
+    engine = start(home, follow=False)
+    parts: list[weakref.ref[object]] = []
+    gc.disable()
+    try:
+        for release_id in ids:
+            assert release_id == ids[0] or engine.install(release_id).flipped
+            get(engine, "/search", q="black jackets")
+            live = engine.live
+            assert live is not None
+            held = (live.pipeline, live.view, live.release, live.release.lexical_index)
+            parts += [weakref.ref(part) for part in held]
+            del live, held
+        # The live release and the one before it stay.
+        assert [part() is None for part in parts] == [True] * 8 + [False] * 8
+    finally:
+        gc.enable()
         engine.close()
 
 

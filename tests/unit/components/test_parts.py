@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from components.search.pipeline import Work
+from components.search.work import Work
 from components.serving.engine import Engine, EngineConfig
 from components.serving.parts import PARTS, StagePart, pack, unpack
 from data.shop import Request
