@@ -1,7 +1,7 @@
 """Asks the triggers of a policy and says which runs to start: the same code live and in replay.
 
-All that it remembers is plain JSON in `memory`. A component that is being made is not made a second time
-meanwhile; what became due waits, and is one run however often it was due. It starts nothing itself.
+All that it remembers is plain JSON in `memory`. While a run is under way none is started: what becomes due
+waits, and is one run then, however often it was due. It starts nothing itself.
 """
 
 from __future__ import annotations
@@ -63,13 +63,11 @@ class Engine:
                 held[name] = {"spec": key, "memory": {}}
             self.triggers[name] = spec.trigger(held[name]["memory"])
 
-    def tick(
-        self, now_us: int, told: Callable[[str, int], NewData], *, busy: Collection[str] = ()
-    ) -> list[Firing]:
+    def tick(self, now_us: int, told: Callable[[str, int], NewData], *, busy: bool = False) -> list[Firing]:
         """Inform every trigger of what is new to it, and return the runs to start now, in order.
 
         `told`: what is new for a component, but for what was known at a time: that of its last run, which
-        took it in itself. `busy`: components that are being made (see `with_brought`).
+        took it in itself. `busy`: a run is under way, and nothing is started until it has ended.
         """
         since: dict[str, int] = self.memory.setdefault("since_us", {})
         again: dict[str, Any] = self.memory.setdefault("again", {})
@@ -83,11 +81,12 @@ class Engine:
                 due[name] = (again[name]["why"], int(again[name]["tries"]))
             elif decision.fire:
                 due[name] = (decision.why, 1)
-        free = {n: d for n, d in due.items() if not set(with_brought((n,))) & set(busy)}
-        if len(free) > 1 and INGEST in free:  # the other runs take new events in anyway
-            del free[INGEST]
+        if busy:
+            return []
+        if len(due) > 1 and INGEST in due:  # the other runs take new events in anyway
+            del due[INGEST]
             self.triggers[INGEST].fired(now_us)
-        return [self._fire(now_us, names, free) for names in self._grouped(list(free))]
+        return [self._fire(now_us, names, due) for names in self._grouped(list(due))]
 
     def again(self, firing: Firing, why: str, *, not_before_us: int = 0) -> bool:
         """Make a firing due once more, if it was not tried too often; whether it is."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from data.snapshots import published
-from flows.policies.engine import INGEST, Engine, Firing, with_brought
+from flows.policies.engine import INGEST, Engine, Firing
 from flows.policies.home import firing_of, policy_of, policy_stamp, read_state, record_of, write_state
 from flows.policies.log import log_since
 from flows.policies.policy import Policy
@@ -115,13 +115,12 @@ class Live:
             except DataError as error:
                 self.state["error"] = str(error)
         versions = self._versions()
-        busy = {n for entry in self.state["open"] for n in with_brought(entry["firing"]["components"])}
 
         def new(name: str, since_us: int) -> NewData:
             version = versions.get(_ARTIFACT.get(name, name), "")
             return told.new(max(seen, since_us), known, now_us=now, version=version)
 
-        fired = self.engine.tick(now, new, busy=busy)
+        fired = self.engine.tick(now, new, busy=bool(self.state["open"]))
         self.state["seen_us"] = known
         return fired
 

@@ -54,8 +54,8 @@ def replay(
             open_runs.remove(ended)
             known_us = max(known_us, ended[1].at_us)  # every run takes new events in
             version |= dict.fromkeys(with_brought(ended[1].components), f"#{ended[1].number}")
-        busy = {n for _, run in open_runs for n in with_brought(run.components)}
-        fired = engine.tick(now, partial(_told, log, seen_us, known_us, now, version), busy=busy)
+        told = partial(_told, log, seen_us, known_us, now, version)
+        fired = engine.tick(now, told, busy=bool(open_runs))
         seen_us = known_us
         for firing in fired:
             is_ingest = firing.components == (INGEST,)

@@ -69,6 +69,16 @@ def test_what_is_due_while_a_run_is_under_way_waits_and_is_one_run() -> None:
     assert "with 1 missed since" in fired[1].why
 
 
+def test_what_becomes_due_during_a_run_is_one_run_after_it() -> None:
+    p = policy(
+        ranker={"kind": "interval", "every": "1h"}, text_classifier={"kind": "interval", "every": "2h"}
+    )
+    fired = run(p, days=0.25, takes_us=lambda _: int(1.5 * HOUR_US))
+    found = [((f.at_us - START_US) / HOUR_US, f.components) for f in fired]
+    both = ("ranker", "text_classifier")
+    assert found == [(1, ("ranker",)), (2.5, both), (4, both), (5.5, ("ranker",))]
+
+
 def test_amounts_are_seen_once_they_are_ingested(log: EventLog) -> None:
     fired = run(policy(ranker={"kind": "amount", "events": 200}), log)
     assert 2 <= len(fired) <= 4
