@@ -31,6 +31,7 @@ from components.serving.incoming import event_columns, item_payload, to_id, upse
 from components.serving.installed import Installed, Shared, install, shadow_answer, warming_requests
 from components.serving.keys import Acknowledged, RecentKeys
 from components.serving.metrics import Metrics
+from components.serving.polite import polite
 from components.serving.refusals import Refusal
 from components.serving.shadow import ShadowLimits
 from components.serving.swap import Swapper, SwapRecord
@@ -107,6 +108,7 @@ class Engine:
             clock=clock,
             dropped=self._drop,
             noted=self.write_status,
+            politely=lambda: polite(lambda: self.gate.serving),
             limits=self.config.limits,
             poll_s=self.config.poll_s,
         )
@@ -180,7 +182,7 @@ class Engine:
             request = replace(request, request_id=self.next_request_id())
         if request.cursor:
             served = self._swapper.find(decode_cursor(request.cursor).release_id) or served
-        with self.gate.read():
+        with self.gate.serve():
             answer = served.pipeline.answer(
                 request, image=image, explain=explain, arrived_ns=arrived_ns, deadline_ms=deadline_ms
             )

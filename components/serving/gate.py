@@ -34,6 +34,18 @@ class _Reading:
                 gate.freed.notify_all()
 
 
+class _Serving(_Reading):
+    """The same for a request that somebody waits for."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._gate.serving = True
+
+    def __exit__(self, *told: object) -> None:
+        self._gate.serving = False
+        super().__exit__(*told)
+
+
 class Gate:
     """A lock of many readers or one writer; readers have precedence. Not reentrant for the writer."""
 
@@ -43,11 +55,17 @@ class Gate:
         self.readers = 0
         self.writers_wait = 0
         self.writing = False
-        self._reading = _Reading(self)
+        self.serving = False
+        """A request is being answered. Of one thread that answers; with several a moment may be missed."""
+        self._reading, self._serving = _Reading(self), _Serving(self)
 
     def read(self) -> _Reading:
         """Hold off the writer."""
         return self._reading
+
+    def serve(self) -> _Reading:
+        """Hold off the writer to answer a request."""
+        return self._serving
 
     @contextmanager
     def write(self) -> Iterator[None]:

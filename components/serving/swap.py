@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -64,7 +65,8 @@ class Swapper(Generic[S]):
     `champion()`: id of the release to serve, or None. `changed()`: a value that changes when the
     pointer may have (its mtime). `load(id, live)`: a release made ready beside the live one.
     `answer(served, request)`: its reply, for warming and for the shadow check. `dropped(served)`: is
-    called when a release is no longer held. `noted(records)`: is called after each try.
+    called when a release is no longer held. `noted()`: is called after each try. `politely()`: what loading
+    and checking are done within, so that requests go first.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Swapper(Generic[S]):
         clock: Clock,
         dropped: Callable[[S], None] = lambda _: None,
         noted: Callable[[], None] = lambda: None,
+        politely: Callable[[], AbstractContextManager[None]] = nullcontext,
         limits: ShadowLimits | None = None,
         poll_s: float = 0.25,
         retry_s: float = 5.0,
@@ -85,7 +88,7 @@ class Swapper(Generic[S]):
     ) -> None:
         self._champion, self._changed = champion, changed
         self._load, self._answer, self._recent = load, answer, recent
-        self._dropped, self._noted = dropped, noted
+        self._dropped, self._noted, self._politely = dropped, noted, politely
         self._clock = clock
         self._limits = limits or ShadowLimits()
         self._poll_s, self._retry_s, self._keep = poll_s, retry_s, keep_records
@@ -179,11 +182,13 @@ class Swapper(Generic[S]):
         self.installing = release_id
         served: S | None = None
         try:
-            # The one before is at hand: going back to it needs no loading, only the check.
-            served = self.find(release_id) or self._load(release_id, live)
-            record = replace(record, watermark_us=served.watermark_us, loaded_wall_us=wall_us())
-            requests = list(self._recent())[-self._limits.queries :]
-            record = replace(record, shadow=shadow_check(self._answer, served, live, requests, self._limits))
+            with self._politely():
+                # The one before is at hand: going back to it needs no loading, only the check.
+                served = self.find(release_id) or self._load(release_id, live)
+                record = replace(record, watermark_us=served.watermark_us, loaded_wall_us=wall_us())
+                requests = list(self._recent())[-self._limits.queries :]
+                shadow = shadow_check(self._answer, served, live, requests, self._limits)
+                record = replace(record, shadow=shadow)
         except Exception as error:  # any failure at all keeps the live release
             if not isinstance(error, ShelflifeError):
                 _LOG.exception("release %s cannot be installed", release_id)

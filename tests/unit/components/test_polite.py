@@ -1,0 +1,71 @@
+"""Work beside requests waits while one is answered, and ends all the same."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+import pytest
+
+from components.serving.gate import Gate
+from components.serving.polite import polite
+
+
+def _step() -> None:
+    """A call, at which polite work looks."""
+
+
+def test_it_waits_at_its_next_call_until_the_request_has_its_answer() -> None:
+    gate = Gate()
+    order: list[str] = []
+    begun = threading.Event()
+
+    def work() -> None:
+        with polite(lambda: gate.serving, at_a_time_s=10.0, in_all_s=10.0):
+            begun.set()
+            while not order:
+                _step()
+            _step()
+            order.append("work")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    with gate.serve():
+        time.sleep(0.02)
+        order.append("request")
+        time.sleep(0.02)
+        order.append("answered")
+    thread.join(10)
+    assert order == ["request", "answered", "work"]
+
+
+def test_it_waits_no_longer_at_a_call_nor_in_all_than_it_may() -> None:
+    waits: list[float] = []
+    with polite(lambda: True, at_a_time_s=0.002, in_all_s=0.02):
+        for _ in range(200):
+            began = time.perf_counter()
+            _step()
+            waits.append(time.perf_counter() - began)
+    waited = [w for w in waits if w > 0.0015]
+    assert 2 <= len(waited) <= 12  # some ten waits of two milliseconds, at calls of this test as well
+    assert len(waits) == 200
+
+
+def test_it_leaves_no_trace_even_after_an_error() -> None:
+    assert sys.getprofile() is None
+    with pytest.raises(ValueError, match="broken"), polite(lambda: False):
+        raise ValueError("broken")
+    assert sys.getprofile() is None
+
+
+def test_the_gate_says_whether_a_request_is_answered_but_not_for_a_reader() -> None:
+    gate = Gate()
+    with gate.read():
+        assert not gate.serving
+        with gate.serve():
+            assert gate.serving
+            assert gate.readers == 2
+        assert not gate.serving
+    assert gate.readers == 0
