@@ -73,7 +73,7 @@ def _raise_floor(layout: Home, store: Any, held: Published, floor_us: int) -> No
     _, expired, expired_sum = store.execute(sql.LAST_FLOOR).fetchall()[0]
     lost = content_sum(gone)
     store.execute(sql.EXPIRE_EVENTS, [floor_us])
-    store.execute(sql.EXPIRE_QUARANTINE, [floor_us])
+    store.execute(sql.EXPIRE_QUARANTINE, {"floor": floor_us})
     for part in stored_parts(store):
         if part.first_us < floor_us:
             rewrite(store, part.first_commit, part.last_commit)

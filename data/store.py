@@ -246,15 +246,16 @@ def _commit(
     store.execute(sql.STAGE_TABLE)
     for columns, files in _by_columns(batch).items():
         store.execute(sql.stage(columns), {"files": files, **times})
-    expired = store.execute(sql.EXPIRED_GO, {"floor": _one(store, sql.FLOOR)}).fetchall()[0][0]
-    left = 0
+    floor, left = {"floor": _one(store, sql.FLOOR)}, 0
     if replay:
         left = store.execute(sql.REPLAYED_GO).fetchall()[0][0]
         store.execute(sql.REPLAY, times)
         store.execute(sql.CLEAR_QUARANTINE)
+    expired = store.execute(sql.EXPIRED_GO, floor).fetchall()[0][0]
     store.execute(sql.ADD_ITEMS, commit)
     if store.execute(sql.RELEASE).fetchall()[0][0]:
         store.execute(sql.RELEASED_GO)
+        expired += store.execute(sql.EXPIRED_GO, floor).fetchall()[0][0]
     store.execute(sql.UNKNOWN_ITEMS)
     aside = store.execute(sql.SET_ASIDE, {"commit": last + (not replay)}).fetchall()[0][0]
     reasons = Counter({} if replay else dict(store.execute(sql.SET_ASIDE_COUNTS, commit).fetchall()))

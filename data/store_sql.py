@@ -219,8 +219,10 @@ LAST_FLOOR = "SELECT floor_us, rows, hash_sum FROM floors UNION ALL SELECT 0, 0,
 ADD_FLOOR = "INSERT INTO floors VALUES (?, ?, ?)"
 BEFORE_FLOOR = f"SELECT {COLUMNS} FROM events WHERE known_time < $floor AND gone IS NULL"
 EXPIRE_EVENTS = "DELETE FROM events WHERE known_time < ?"
+# A row without a time of its own goes by when it came in.
 EXPIRE_QUARANTINE = """
-DELETE FROM quarantine WHERE commit_number IN (SELECT number FROM commits WHERE watermark_us < ?)"""
+DELETE FROM quarantine WHERE known_time BETWEEN 1 AND $floor - 1 OR (coalesce(known_time, 0) <= 0
+    AND commit_number IN (SELECT number FROM commits WHERE watermark_us < $floor))"""
 LESS_HELD = "UPDATE commits SET held = ?, hash_sum = ? WHERE number = ?"
 
 
