@@ -19,17 +19,15 @@ _PAGE = 200
 async def cancel_backlog(*, runner_starts: bool = False) -> int:
     """Cancel runs whose time has passed, but for the newest of each deployment; returns how many.
 
-    `runner_starts`: a home has one runner, so what is running now belongs to one that was killed. Those
-    runs are ended as crashed, or they would hold the only place of their deployment.
+    `runner_starts`: a home has one runner, so what is running or about to belongs to one that was killed.
+    Those runs are ended as crashed, or they would hold the only place of their deployment for ever.
     """
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelled, Crashed
 
     now = datetime.datetime.now(datetime.UTC).isoformat()
     async with get_client() as client:
-        missed = await _runs(
-            client, ["SCHEDULED", "PENDING"], {"next_scheduled_start_time": {"before_": now}}
-        )
+        missed = await _runs(client, ["SCHEDULED"], {"next_scheduled_start_time": {"before_": now}})
         seen: set[Any] = set()
         late = []
         for run in missed:  # the newest first
@@ -40,7 +38,8 @@ async def cancel_backlog(*, runner_starts: bool = False) -> int:
             await client.set_flow_run_state(
                 run.id, Cancelled(message="missed: a newer run waits"), force=True
             )
-        dead = await _runs(client, ["RUNNING", "CANCELLING"], {}) if runner_starts else []
+        begun = ["PENDING", "RUNNING", "CANCELLING"]
+        dead = await _runs(client, begun, {}) if runner_starts else []
         for run in dead:
             await client.set_flow_run_state(run.id, Crashed(message="its runner was killed"), force=True)
     return len(late) + len(dead)

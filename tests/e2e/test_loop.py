@@ -255,7 +255,7 @@ def test_after_a_kill_9_of_the_service_up_repairs_it_and_keeps_what_was_acknowle
 STAMPEDE = """
 import asyncio, datetime, json, sys
 from prefect.client.orchestration import get_client
-from prefect.states import Scheduled
+from prefect.states import Pending, Scheduled
 from flows.offline.backlog import cancel_backlog
 
 async def main():
@@ -269,6 +269,8 @@ async def main():
                 run = await client.create_flow_run_from_deployment(deployment.id, state=state)
                 late.append(run.id)
             newest[name] = run.id
+        about_to = await client.create_flow_run_from_deployment(deployment.id)
+        await client.set_flow_run_state(about_to.id, Pending(), force=True)  # its runner was killed then
         cancelled = await cancel_backlog()
         states = {i: (await client.read_flow_run(i)).state.type.value for i in late}
         for i in newest.values():  # not to be run afterwards
@@ -277,6 +279,7 @@ async def main():
         "cancelled": cancelled,
         "kept": [name for name, i in newest.items() if states[i] == "SCHEDULED"],
         "left": sum(s != "CANCELLED" for s in states.values()),
+        "about_to": str(about_to.id),
     }))
 
 asyncio.run(main())
@@ -306,6 +309,9 @@ def test_of_a_backlog_only_the_newest_run_of_each_deployment_is_left(running: Ru
     assert "ingest/ingest" in found["kept"], found
     assert found["left"] == len(found["kept"]), found
     assert found["cancelled"] > 0, found
+    # One that was about to run would never end: the runner ends it as it starts.
+    url = f"http://127.0.0.1:{port.prefect_port}/api/flow_runs/{found['about_to']}"
+    wait_until(lambda: httpx.get(url).json()["state"]["type"] == "CRASHED", timeout_s=60)
     # The run that was killed holds no place: it is started again, and ends well.
     wait_until(lambda: len(read_refreshes(running.layout)) > ended, timeout_s=60)
     recent = (read_state(running.layout) or {})["recent"]
