@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -43,8 +44,8 @@ class Outcome:
 class Runs(Protocol):
     """Where runs are started; Prefect's in `prefect_runs.py`."""
 
-    def start(self, firing: Firing, policy: Policy, *, key: str) -> str:
-        """Start a run and return its id; the same key again is the same run."""
+    def start(self, firing: Firing, parameters: Mapping[str, Any], *, policy: str, key: str) -> str:
+        """Start a run of the policy of that name, and return its id; the same key again is the same run."""
         ...
 
     def outcome(self, run_id: str) -> Outcome | None:
@@ -53,7 +54,9 @@ class Runs(Protocol):
 
 
 def parameters_of(firing: Firing, policy: Policy) -> dict[str, Any]:
-    """What a refresh is asked for, so that it makes the components of a firing."""
+    """What a refresh is asked for, so that it makes the components of a firing; nothing of an ingest."""
+    if firing.components == (INGEST,):
+        return {}
     parts = {str(n): c for n, c in policy.components.items()}
     part = parts[firing.components[0]]
     return {
@@ -95,7 +98,7 @@ class Live:
             fired = self._ask(now)
             self.state |= {"ticked_us": now, "asked": True}
         if fired:
-            self.state["open"] += [{"firing": record_of(f), "run_id": None} for f in fired]
+            self.state["open"] += [self._opened(firing) for firing in fired]
             self._write()
             self._start_open()
         self._write(only_changes=True)
@@ -143,12 +146,22 @@ class Live:
                 self.state["recent"] = [*self.state["recent"], {**entry, **ended}][-RECENT:]
         self.state["open"] = still
 
+    def _opened(self, firing: Firing) -> dict[str, Any]:
+        """What is kept of a firing: with what it asks for, as the policy may be another one at its start."""
+        return {
+            "firing": record_of(firing),
+            "policy": self.policy.name,
+            "parameters": parameters_of(firing, self.policy),
+            "run_id": None,
+        }
+
     def _start_open(self) -> None:
         for entry in self.state["open"]:
             if entry["run_id"] is None:
                 firing = firing_of(entry["firing"])
                 key = f"{self.state['began']}-{firing.number}"
-                entry["run_id"] = self.runs.start(firing, self.policy, key=key)
+                asked = entry["parameters"]
+                entry["run_id"] = self.runs.start(firing, asked, policy=entry["policy"], key=key)
 
     def _reload(self) -> None:
         stamp = policy_stamp(self.layout)

@@ -5,12 +5,12 @@ Prefect reads its settings when it is imported: it is imported at the first call
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flows.policies.engine import INGEST, Firing
-from flows.policies.live import Outcome, parameters_of
-from flows.policies.policy import Policy
+from flows.policies.live import Outcome
 
 __all__ = ["PrefectRuns"]
 
@@ -23,21 +23,19 @@ class PrefectRuns:
     def __init__(self, home: Path, *, seed: int) -> None:
         self._common: dict[str, Any] = {"home": str(home), "seed": seed}
 
-    def start(self, firing: Firing, policy: Policy, *, key: str) -> str:
+    def start(self, firing: Firing, parameters: Mapping[str, Any], *, policy: str, key: str) -> str:
         """As Runs.start: the idempotency key makes Prefect give back the run that it has already."""
         from prefect.deployments import run_deployment
 
-        parameters, name = self._common, "ingest/ingest"
-        if firing.components != (INGEST,):
-            parameters, name = self._common | parameters_of(firing, policy), f"refresh/{firing.components[0]}"
+        first = firing.components[0]
         run: Any = run_deployment(
-            name,
-            parameters=parameters,
+            "ingest/ingest" if first == INGEST else f"refresh/{first}",
+            parameters=self._common | dict(parameters),
             timeout=0,
             as_subflow=False,
             idempotency_key=key,
-            flow_run_name=f"{policy.name}-{firing.number} {'+'.join(firing.components)}",
-            tags=[f"policy:{policy.name}", *firing.components],
+            flow_run_name=f"{policy}-{firing.number} {'+'.join(firing.components)}",
+            tags=[f"policy:{policy}", *firing.components],
         )
         return str(run.id)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -28,7 +28,6 @@ from flows.policies.home import (
 )
 from flows.policies.live import Live, Outcome, parameters_of
 from flows.policies.log import log_of
-from flows.policies.policy import Policy
 from flows.policies.replay import replay
 from infra.clock import DAY_US, HOUR_US, ManualClock
 from infra.errors import DataError, EnvironmentError_
@@ -44,11 +43,12 @@ class Shop:
         self.layout, self.events = layout, events
         self.clock = ManualClock(START_US)
         self.started: dict[str, Firing] = {}
+        self.asked: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self.ends: dict[str, Outcome | None] = {}
         self.next_end: Outcome | None = Outcome("done")
         self.taken = 0
 
-    def start(self, firing: Firing, policy: Policy, *, key: str) -> str:
+    def start(self, firing: Firing, parameters: Mapping[str, Any], *, policy: str, key: str) -> str:
         if key not in self.started and self.events is not None:
             known = self.events["known_time"].to_numpy()
             until = int(np.searchsorted(known, self.clock.now_us(), side="right"))
@@ -58,6 +58,7 @@ class Shop:
                 self.taken = until
             ingest_segments(self.layout, allowed_lateness_us=HOUR_US, clock=self.clock)
         self.started.setdefault(key, firing)
+        self.asked.setdefault(key, (policy, parameters))
         self.ends.setdefault(key, self.next_end)
         return key
 
@@ -161,6 +162,34 @@ def test_a_crash_between_record_and_start_starts_the_run_once(home: Home) -> Non
     state = read_state(home)
     assert state is not None
     assert [entry["ended"] for entry in state["recent"]] == ["done"]
+
+
+def test_what_waited_for_its_server_runs_as_it_was_fired_whatever_the_policy_is_now(home: Home) -> None:
+    part = {"trigger": DAILY, "window": "2d", "fraction": 0.5}
+    set_policy(home, policy(None, ranker=part, text_classifier=DAILY))
+    shop = Shop(home)
+    live = Live(home, shop, clock=shop.clock)
+    live.tick()
+    shop.clock.time_us += DAY_US
+
+    def down(*_: Any, **__: Any) -> str:
+        raise EnvironmentError_("no server")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shop, "start", down)
+        with pytest.raises(EnvironmentError_):
+            live.tick()
+        set_policy(home, policy(None, indexes=DAILY).model_copy(update={"name": "other"}))
+        with pytest.raises(EnvironmentError_):
+            live.tick()
+    Live(home, shop, clock=shop.clock).tick()  # of a policy without these components
+    ranker, text = sorted(shop.asked.values(), key=lambda asked: asked[1]["component"])
+    assert [(name, a["component"]) for name, a in (ranker, text)] == [
+        ("p", "ranker"),
+        ("p", "text_classifier"),
+    ]
+    assert (ranker[1]["window_d"], ranker[1]["fraction"]) == (2.0, 0.5)
+    assert (text[1]["window_d"], text[1]["fraction"]) == (7.0, 1.0)
 
 
 def test_only_what_the_machine_broke_is_tried_again_and_not_for_ever(home: Home) -> None:
