@@ -1,12 +1,15 @@
-"""Files that are whole or absent: written beside, synced, renamed into place."""
+"""Files that are whole or absent: written beside, synced, renamed into place; and records of bounded size."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["sha256_file", "sync_dir", "write_atomic"]
+__all__ = ["append_line", "sha256_file", "sync_dir", "write_atomic"]
+
+RECORD_BYTES = 8 << 20
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -22,6 +25,25 @@ def write_atomic(path: Path, data: bytes) -> None:
     finally:
         beside.unlink(missing_ok=True)
     sync_dir(path.parent)
+
+
+def append_line(path: Path, line: bytes, *, most_bytes: int = RECORD_BYTES) -> None:
+    """Add a line to a record; beyond `most_bytes` its older half goes. Writers of all processes take turns.
+
+    What a crash left of an earlier line stays a line of its own.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with path.open("ab+") as record:
+            size = record.tell()
+            if size:
+                record.seek(size - 1)
+                line = line if record.read(1) == b"\n" else b"\n" + line
+            record.write(line + b"\n")
+        if path.stat().st_size > most_bytes:
+            whole = path.read_bytes()
+            write_atomic(path, whole[whole.index(b"\n", -(most_bytes // 2) - 1) + 1 :])
 
 
 def sync_dir(path: Path) -> None:

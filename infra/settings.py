@@ -90,6 +90,11 @@ class Home:
         return self.root / "run"
 
     @property
+    def making(self) -> Path:
+        """Artifacts that a refresh is saving; what lies there without one is left of a crash."""
+        return self.run / "making"
+
+    @property
     def serving_status(self) -> Path:
         """What the replica last wrote of itself: health, releases, every try to swap."""
         return self.run / "serving-status.json"

@@ -26,13 +26,18 @@ def run(
     from flows.offline.crown import barred
     from flows.offline.refusals import record_refusals
     from infra.registry import open_registry
+    from models.release import list_releases
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress("releases"):
         registry = open_registry(session.settings.layout.mlflow)
         record_refusals(session.settings.layout, registry)
         out = barred(session.settings.layout)
-        rows = [{**row, "rolled_back": out.get(row["release_id"])} for row in registry.releases()]
+        there = {m.release_id for m in list_releases(session.settings.layout)}
+        rows = [
+            {**row, "rolled_back": out.get(row["release_id"]), "kept": row["release_id"] in there}
+            for row in registry.releases()
+        ]
     session.emit(
         {"releases": rows}, describe(rows) if rows else "no release yet; `shelflife refresh` makes one"
     )
@@ -129,7 +134,7 @@ def describe(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{created:%Y-%m-%d %H:%M}",
                 _judged(r),
                 _gain(verdict),
-                r["alias"],
+                r["alias"] if r.get("kept", True) else "removed",
                 r["parent"],
                 " ".join(sorted(new)) if len(new) < len(r["components"]) else "everything",
                 " ".join(f"{k}={v:.3f}" for k, v in sorted(r["metrics"].items())),

@@ -54,8 +54,8 @@ def build_index(
     ):
         return parts.without(name)
     layout = settings.layout
-    layout.run.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=layout.run) as beside:
+    layout.making.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=layout.making) as beside:
         folder = Path(beside) / name
         with measured() as cost:
             thing, requires = _BUILDERS[name](inputs, parts, folder, settings)

@@ -21,6 +21,7 @@ from flows.offline.gate import GateLimits
 from flows.offline.ingest import ingest
 from flows.offline.inputs import Inputs, load_inputs
 from flows.offline.promote import promote, publish_parts
+from flows.offline.tidy import tidy
 from flows.offline.train import Parts
 from infra.clock import open_clock
 from infra.errors import EnvironmentError_
@@ -154,6 +155,7 @@ def refresh_flow(
                 release_id = publish_task(settings, parts, inputs)
             with measured() as steps["gate"]:
                 outcome = promote_task(settings, release_id, limits, inputs)
+            outcome["removed"] = tidy(settings)
         report = plain.report(
             settings, component, ingested, parts, inputs, outcome, cost,
             flow_run_id=str(flow_run.id or ""), steps=steps,

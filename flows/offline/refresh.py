@@ -19,9 +19,11 @@ from flows.offline.index import INDEXES, build_index
 from flows.offline.ingest import ingest
 from flows.offline.inputs import Inputs, load_inputs
 from flows.offline.promote import promote, publish_parts
+from flows.offline.tidy import tidy
 from flows.offline.train import TRAINED, Parts, train_component
 from infra.clock import open_clock, wall_us
 from infra.errors import ConfigError, DataError, EnvironmentError_
+from infra.files import append_line
 from infra.processes import exclusive
 from infra.registry import open_registry
 from infra.resources import Cost, bounded, cpu_s, measured, nice_down
@@ -130,6 +132,7 @@ def refresh(
             with measured() as steps["gate"]:
                 name = manifest.release_id
                 outcome = promote(settings, release_id=name, margin=margin, limits=limits, inputs=inputs)
+            outcome["removed"] = tidy(settings)
     return report(settings, component, ingested, parts, inputs, outcome, cost, steps=steps)
 
 
@@ -178,16 +181,14 @@ def report(
         "steps": {name: {k: round(v, 3) for k, v in asdict(c).items()} for name, c in (steps or {}).items()},
     }
     _log_costs(settings, document, {"whole": cost, **(steps or {})})
-    path = settings.layout.run / REFRESHES
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as lines:
-        lines.write(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+    line = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    append_line(settings.layout.run / REFRESHES, line)
     return document
 
 
 def _log_costs(settings: Settings, document: Mapping[str, Any], costs: Mapping[str, Cost]) -> None:
     figures = {f"{name}/{k}": v for name, c in costs.items() for k, v in asdict(c).items()}
-    told = {k: str(document[k]) for k in ("component", "release_id", "promoted")}
+    told = {k: str(document[k]) for k in ("component", "release_id", "promoted", "removed")}
     with contextlib.suppress(EnvironmentError_):  # what matters is done, and the document has them, too
         open_registry(settings.layout.mlflow).log_run("refresh", metrics=figures, params=told)
 

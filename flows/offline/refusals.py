@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from infra.clock import wall_us
+from infra.files import append_line
 from infra.registry import Registry
 from infra.settings import Home
 
@@ -23,9 +24,8 @@ _VERDICTS = "verdicts.jsonl"
 
 def note_verdict(layout: Home, verdict: Mapping[str, Any]) -> None:
     """Keep a verdict of the gate for `last_verdicts`."""
-    layout.run.mkdir(parents=True, exist_ok=True)
-    with (layout.run / _VERDICTS).open("ab") as lines:
-        lines.write(json.dumps({"wall_us": wall_us(), **verdict}, default=str).encode() + b"\n")
+    line = json.dumps({"wall_us": wall_us(), **verdict}, default=str)
+    append_line(layout.run / _VERDICTS, line.encode())
 
 
 def last_verdicts(layout: Home, count: int = 5) -> list[dict[str, Any]]:

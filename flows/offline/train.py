@@ -287,8 +287,8 @@ def _put(
     provides: dict[str, str] | None = None,
 ) -> Parts:
     layout = settings.layout
-    layout.run.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=layout.run) as beside:
+    layout.making.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=layout.making) as beside:
         folder = Path(beside) / name
         model.save(folder)
         artifact = put_artifact(

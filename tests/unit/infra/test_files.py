@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from infra.files import sha256_file, sync_dir, write_atomic
+from infra.files import append_line, sha256_file, sync_dir, write_atomic
 
 
 def test_a_file_is_written_with_its_folders_and_nothing_beside(tmp_path: Path) -> None:
@@ -54,3 +55,28 @@ def test_syncing_a_folder_that_is_not_there_fails(tmp_path: Path) -> None:
     sync_dir(tmp_path)
     with pytest.raises(FileNotFoundError):
         sync_dir(tmp_path / "nowhere")
+
+
+def test_a_record_keeps_its_newest_lines_whole(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "record.jsonl"
+    for number in range(1_000):
+        append_line(path, b"%04d" % number, most_bytes=100)
+        assert path.stat().st_size <= 100
+        lines = path.read_bytes().split(b"\n")
+        assert lines.pop() == b""
+        assert lines == [b"%04d" % n for n in range(number + 1 - len(lines), number + 1)]
+        assert len(lines) >= min(10, number + 1)
+
+
+def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    path.write_bytes(b"one\ntw")
+    append_line(path, b"three")
+    assert path.read_bytes() == b"one\ntw\nthree\n"
+
+
+def test_lines_of_many_writers_are_all_there(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: append_line(path, b"%03d" % n), range(200)))
+    assert sorted(path.read_bytes().split()) == [b"%03d" % n for n in range(200)]
