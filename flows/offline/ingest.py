@@ -20,6 +20,7 @@ from flows.offline.retention import retain
 from infra.clock import HOUR_US, open_clock
 from infra.errors import DataError
 from infra.files import write_atomic
+from infra.processes import exclusive
 from infra.settings import Home, Settings
 
 __all__ = ["ALLOWED_LATENESS_US", "fold_published", "ingest"]
@@ -33,8 +34,14 @@ def ingest(settings: Settings, *, replay: bool = False, progress: Progress | Non
 
     Returns counts: rows, duplicates, late, quarantined, events_per_s, lag_s, watermark_us, content_hash,
     items, users, retention. Nothing new gives 0 rows. `replay`: what is in quarantine is judged again.
-    Journals are pruned only once the state holds them, events as `flows.offline.retention` says.
+    Journals are pruned only once the state holds them, events as `flows.offline.retention` says. One
+    ingest of a home at a time, from the journals to retention: an older state never follows a newer one.
     """
+    with exclusive(settings.layout.run / "ingest", "ingest"):
+        return _ingest(settings, replay=replay, progress=progress)
+
+
+def _ingest(settings: Settings, *, replay: bool, progress: Progress | None) -> dict[str, Any]:
     layout = settings.layout
     roll_journals(layout.journal, layout.segments)
     clock = open_clock(layout.clock)

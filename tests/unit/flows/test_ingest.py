@@ -12,8 +12,9 @@ import flows.offline.ingest as ingest_flow
 from data.segments import write_segments
 from data.snapshots import published, read_events
 from data.state import State
-from flows.offline.ingest import ingest
+from flows.offline.ingest import fold_published, ingest
 from infra.clock import ScaledClock
+from infra.errors import EnvironmentError_
 from infra.settings import Home, Settings
 from tests.unit.data.test_state import random_events
 
@@ -75,4 +76,25 @@ def test_a_damaged_base_is_no_loss(settings: Settings) -> None:
     bring(settings, events.slice(0, half), "a")
     (settings.layout.snapshots / "base.json").write_text("{")
     bring(settings, events.slice(half), "b")
+    assert current(settings.layout) == whole(settings.layout)
+
+
+def test_a_second_ingest_is_refused_until_the_first_has_published_its_state(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = random_events(1)
+    half = events.num_rows // 2
+
+    def beside(layout: Home) -> State:  # the store is committed and free, the state not published yet
+        before = published(layout).rows
+        write_segments(events.slice(half), layout.segments, name="b")
+        with pytest.raises(EnvironmentError_, match=r"`shelflife ingest` \(pid \d+\) is at work"):
+            ingest(settings)
+        assert published(layout).rows == before > 0
+        return fold_published(layout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest_flow, "fold_published", beside)
+        bring(settings, events.slice(0, half), "a")
+    assert ingest(settings)["rows"] > 0
     assert current(settings.layout) == whole(settings.layout)
