@@ -23,7 +23,7 @@ from infra.errors import DataError, ShelflifeError
 from infra.files import sync_dir, write_atomic
 from infra.settings import Home
 
-__all__ = ["StateReplica", "current_record", "current_state", "publish_state"]
+__all__ = ["StateReplica", "current_record", "current_state", "current_state_and_record", "publish_state"]
 
 _LOG = logging.getLogger(__name__)
 _CHUNK_ROWS = 500  # applied while holding the lock, once requests are answered
@@ -102,10 +102,15 @@ def current_record(layout: Home) -> dict[str, Any] | None:
 
 def current_state(layout: Home) -> State:
     """The newest published state. Raises DataError where there is none."""
+    return current_state_and_record(layout)[0]
+
+
+def current_state_and_record(layout: Home) -> tuple[State, dict[str, Any]]:
+    """The newest published state, and what the pointer to it says. Raises DataError where there is none."""
     found = _load(layout)
     if found is None:
         raise DataError(f"no state is published in {layout.root} yet; run `shelflife ingest`")
-    return found[0]
+    return found
 
 
 def _load(layout: Home) -> tuple[State, dict[str, Any]] | None:

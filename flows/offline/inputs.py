@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.fractions import in_fraction
-from data.replica import current_state
+from data.replica import current_state_and_record
 from data.retention import opening_state
 from data.schema import CART, CLICK, IMPRESSION, NONE_ID, ORDER, SEARCH, SURFACES
 from data.snapshots import Published, as_of, published, read_events
@@ -136,7 +136,7 @@ def load_inputs(
     Raises DataError where nothing is published yet, ConfigError for an impossible selection.
     """
     chosen = Selection(window_d, fraction, half_life_d, label_delay_us)
-    held: Published = published(layout)
+    held, state = _opened(layout)
     if held.rows == 0:
         raise DataError(f"no events in {layout.root}; run `shelflife ingest` after bringing some in")
     since = 0 if window_d is None else held.watermark_us - int(window_d * DAY_US)
@@ -153,7 +153,27 @@ def load_inputs(
         "half_life_d": half_life_d,
         "label_delay_us": label_delay_us,
     }
-    return _inputs(held, current_state(layout), chosen, snapshot)
+    return _inputs(held, state, chosen, snapshot)
+
+
+def _opened(layout: Home) -> tuple[Published, State]:
+    """What is published, and the state of just that commit.
+
+    Ingest publishes the events, then the state: a reader may find the two apart. One more look finds the
+    events that a newer state holds; while the state is still to come it is folded here.
+    """
+    for _ in range(2):
+        held = published(layout)
+        state, record = current_state_and_record(layout)
+        if record.get("commit") == held.commit:
+            return held, state
+    return held, _folded(held)
+
+
+def _folded(held: Published) -> State:
+    state = opening_state(held)
+    state.apply(read_events(held))
+    return state
 
 
 def inputs_of(layout: Home, snapshot: Mapping[str, Any]) -> Inputs:
@@ -162,15 +182,13 @@ def inputs_of(layout: Home, snapshot: Mapping[str, Any]) -> Inputs:
     Raises DataError where retention has removed what the training read.
     """
     held = as_of(published(layout), snapshot)
-    state = opening_state(held)
-    state.apply(read_events(held))
     chosen = Selection(
         snapshot["window_d"],
         snapshot["fraction"],
         snapshot.get("half_life_d"),
         snapshot["label_delay_us"],
     )
-    return _inputs(held, state, chosen, dict(snapshot))
+    return _inputs(held, _folded(held), chosen, dict(snapshot))
 
 
 def _inputs(held: Published, state: State, chosen: Selection, snapshot: dict[str, Any]) -> Inputs:
