@@ -22,7 +22,17 @@ from infra.clock import SECOND_US, wall_us
 from infra.files import sync_dir, write_atomic
 from infra.settings import Home
 
-__all__ = ["Part", "add_part", "compact", "merges", "part_name", "publish", "rewrite", "stored_parts"]
+__all__ = [
+    "RETIRE_US",
+    "Part",
+    "add_part",
+    "compact",
+    "merges",
+    "part_name",
+    "publish",
+    "rewrite",
+    "stored_parts",
+]
 
 FAN_IN = 8  # neighbours of a size that are merged into one part
 SMALL_ROWS = 4_096  # parts up to here are of one size; each size after it is eight times the last

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ import pyarrow.parquet as pq
 
 from data import store_sql as sql
 from data.content import content_sum
-from data.parts import publish, rewrite, stored_parts
+from data.parts import RETIRE_US, publish, rewrite, stored_parts
 from data.segments import list_segments
 from data.snapshots import Published, floor_folder, published, read_events
 from data.state import State
 from data.store import open_store
-from infra.clock import Clock
+from infra.clock import Clock, wall_us
 from infra.settings import Home
 
 __all__ = ["Expired", "expire", "opening_state"]
@@ -56,9 +57,7 @@ def expire(layout: Home, *, before_us: int, clock: Clock) -> Expired:
             publish(layout, store, now_us=clock.now_us())
         floor_us = max(before_us, held.floor_us)
         files, size = _remove_segments(layout, store, floor_us)
-        for folder in layout.snapshots.glob("floor-*"):
-            if folder.name != floor_folder(floor_us):
-                shutil.rmtree(folder, ignore_errors=True)
+        _remove_floors(layout, floor_us)
         return Expired(held.rows - published(layout).rows, files, size, floor_us)
 
 
@@ -82,6 +81,20 @@ def _raise_floor(layout: Home, store: Any, held: Published, floor_us: int) -> No
     store.execute(sql.ADD_FLOOR, floor)
     store.execute("COMMIT")
     store.execute("CHECKPOINT")
+
+
+def _remove_floors(layout: Home, floor_us: int) -> None:
+    """Delete states of earlier floors, as parts: once readers who began before the next one are through.
+
+    The floor just before this one stays in any case: a long training loads its state late.
+    """
+    floors = sorted(layout.snapshots.glob("floor-*"))
+    current = layout.snapshots / floor_folder(floor_us)
+    for folder, following in pairwise([*(f for f in floors if f < current), current]):
+        if following != current and wall_us() - following.stat().st_mtime_ns // 1000 >= RETIRE_US:
+            shutil.rmtree(folder, ignore_errors=True)
+    for folder in (f for f in floors if f > current):  # a crash kept it from becoming one
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_segments(layout: Home, store: Any, floor_us: int) -> tuple[int, int]:

@@ -98,6 +98,8 @@ def check_leakage(settings: Settings, *, sample: int = 200) -> Leakage:
     """
     layout = settings.layout
     inputs = load_inputs(layout, window_d=None)
+    assert inputs.held is not None
+    ranked_by = read_events(inputs.held, columns=["release_id"])["release_id"]  # now: parts may go later
     name = champion(layout)
     if name is None:
         raise DataError(f"no release in {layout.root} yet, so no features; run `shelflife refresh` first")
@@ -110,7 +112,7 @@ def check_leakage(settings: Settings, *, sample: int = 200) -> Leakage:
     release = load_release(layout, name)
     replayed, edited = _replayed(inputs, picked, release)
     checks = [*_times(inputs.events, shown), replayed]
-    logged, releases = _logged(settings, inputs, picked)
+    logged, releases = _logged(settings, inputs, picked, ranked_by)
     checks.append(logged)
     notes: tuple[str, ...] = (
         () if logged.compared else ("no impression of a release that is still here: no logged scores",)
@@ -211,12 +213,12 @@ def _replayed(inputs: Inputs, picked: Requests, release: Release) -> tuple[Check
     return Check("training's features are the service's", compared, wrong, tuple(leaks)), edited
 
 
-def _logged(settings: Settings, inputs: Inputs, picked: Requests) -> tuple[Check, tuple[str, ...]]:
-    """Scores that the service logged against those of the release that it names."""
+def _logged(
+    settings: Settings, inputs: Inputs, picked: Requests, ranked_by: pa.ChunkedArray
+) -> tuple[Check, tuple[str, ...]]:
+    """Scores that the service logged against those of their release; `ranked_by`: its name, of each event."""
     events = inputs.events
-    assert inputs.held is not None
-    release_ids = read_events(inputs.held, columns=["release_id"])["release_id"]
-    names = release_ids.take(pa.array(picked.rows[picked.starts[:-1]])).to_pylist()
+    names = ranked_by.take(pa.array(picked.rows[picked.starts[:-1]])).to_pylist()
     there = {m.release_id for m in list_releases(settings.layout)}
     leaks: list[Leak] = []
     wrong = compared = 0

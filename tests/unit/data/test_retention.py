@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ from data import store_sql as sql
 from data.content import content_hash
 from data.retention import expire, opening_state
 from data.segments import write_segments
-from data.snapshots import published, read_events
+from data.snapshots import floor_folder, published, read_events
 from data.state import State
 from data.store import IngestReport, ingest_segments
 from infra.clock import HOUR_US, ManualClock
@@ -91,3 +93,24 @@ def test_the_state_of_the_floor_and_what_is_kept_are_the_state_of_all(layout: Ho
     state = opening_state(held)
     state.apply(read_events(held))
     assert state.content_hash() == whole.content_hash()
+
+
+def floors(layout: Home) -> list[int]:
+    return sorted(int(p.name.removeprefix("floor-")) for p in layout.snapshots.glob("floor-*"))
+
+
+def test_the_floor_that_a_reader_began_with_stays_for_a_while(layout: Home) -> None:
+    steps = [T0 + h * HOUR_US for h in (5, 10, 15)]
+    for step in steps:
+        began = published(layout)
+        expire(layout, before_us=step, clock=CLOCK)
+        opening_state(began)
+        read_events(began)
+    assert floors(layout) == steps
+    for folder in layout.snapshots.glob("floor-*"):  # all of it long ago
+        os.utime(folder, ns=(0, 0))
+    began = published(layout)
+    shutil.copytree(str(began.floor_state), layout.snapshots / floor_folder(NOW))
+    expire(layout, before_us=T0 + 18 * HOUR_US, clock=CLOCK)
+    assert floors(layout) == [steps[-1], T0 + 18 * HOUR_US]
+    opening_state(began)
