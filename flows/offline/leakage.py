@@ -25,6 +25,7 @@ from data.schema import CART, CLICK, IMPRESSION, NONE_ID, ORDER, SURFACES
 from data.shop import Request
 from data.snapshots import read_events
 from data.state import State
+from flows.offline.ingest import ALLOWED_LATENESS_US
 from flows.offline.inputs import Inputs, all_vectors, load_inputs
 from infra.errors import DataError
 from infra.settings import Settings
@@ -117,6 +118,9 @@ def check_leakage(settings: Settings, *, sample: int = 200) -> Leakage:
     notes: tuple[str, ...] = (
         () if logged.compared else ("no impression of a release that is still here: no logged scores",)
     )
+    fast = _fast_clocks(inputs.events)
+    if fast:
+        notes += (f"{fast} events happened after they were known, by fast clocks; within what ingest allows",)
     if edited:
         notes += (
             f"{edited} vector scores rest on texts of items that were edited after the page (docs/data.md)",
@@ -141,8 +145,9 @@ def _times(events: pa.Table, shown: Requests) -> Iterator[Check]:
         leaks = (Leak(int(request[i]), int(item[i]), what, a, b) for i, a, b in told)
         return Check(name, of, len(at), tuple(leaks))
 
-    early = np.flatnonzero(happened > known)
-    yield check("known after it happened", "event_time", early, happened[early], known[early], len(known))
+    latest = known + ALLOWED_LATENESS_US
+    early = np.flatnonzero(happened > latest)
+    yield check("known after it happened", "event_time", early, happened[early], latest[early], len(known))
     page = kind == IMPRESSION
     ahead = np.flatnonzero(page & (ranked_by > known))
     yield check(
@@ -159,6 +164,12 @@ def _times(events: pa.Table, shown: Requests) -> Iterator[Check]:
     yield check(
         "no state holds its own page's reactions", "known_time", at, known[at], state_us[own], len(reacted)
     )
+
+
+def _fast_clocks(events: pa.Table) -> int:
+    """How many events happened after they were known, but not further than ingest allows."""
+    ahead = events["event_time"].to_numpy() - events["known_time"].to_numpy()
+    return int(np.count_nonzero((ahead > 0) & (ahead <= ALLOWED_LATENESS_US)))
 
 
 # ---- features

@@ -28,7 +28,7 @@ from data.world.config import world_config
 from data.world.history import generate
 from flows.cli import main
 from flows.offline import leakage, train
-from flows.offline.ingest import fold_published, ingest
+from flows.offline.ingest import ALLOWED_LATENESS_US, fold_published, ingest
 from flows.offline.inputs import Selection, inputs_of, load_inputs, ranker_rows
 from flows.offline.leakage import Leakage, check_leakage
 from flows.offline.refresh import opened, refresh
@@ -150,15 +150,35 @@ def test_a_click_in_the_state_that_ranked_its_page_is_a_leak(shop: Settings) -> 
     assert (leak.request_id, leak.what) == (1 << 50, "known_time")
 
 
-def test_an_event_known_before_it_happened_is_a_leak(
-    shop: Settings, capsys: pytest.CaptureFixture[str]
+def test_an_event_known_long_before_it_happened_is_a_leak(
+    first: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def shifted(columns: dict[str, Any]) -> None:
-        columns["event_time"] = columns["event_time"] + HOUR_US
+    real = leakage.load_inputs
 
-    assert wrong(plant(shop, shifted)) == {"known after it happened": 6}
-    assert main(["data", "check-leakage", "--home", str(shop.home), "--sample", "5"]) == leakage.EXIT_LEAK
+    def altered(*arguments: Any, **more: Any) -> Any:
+        inputs = real(*arguments, **more)
+        at = inputs.events.column_names.index("event_time")
+        happened = inputs.events["event_time"].to_numpy().copy()
+        happened[:6] = inputs.events["known_time"].to_numpy()[:6] + ALLOWED_LATENESS_US + 1
+        return replace(inputs, events=inputs.events.set_column(at, "event_time", pa.array(happened)))
+
+    monkeypatch.setattr(leakage, "load_inputs", altered)
+    assert wrong(check_leakage(first, sample=5)) == {"known after it happened": 6}
+    assert main(["data", "check-leakage", "--home", str(first.home), "--sample", "5"]) == leakage.EXIT_LEAK
     assert "event_time is" in capsys.readouterr().out
+
+
+def test_what_ingest_takes_of_fast_clocks_is_a_note_and_what_it_does_not_is_set_aside(shop: Settings) -> None:
+    def shifted(columns: dict[str, Any]) -> None:
+        columns["event_time"] = columns["known_time"] + ALLOWED_LATENESS_US
+
+    found = plant(shop, shifted)
+    assert found.clean, found.text
+    assert any(n.startswith("6 events happened after they were known") for n in found.notes)
+    columns = {"event_id": np.arange(4) + (1 << 59), "kind": CLICK, "item_id": 0, "known_time": 1,
+               "event_time": ALLOWED_LATENESS_US + 2}  # fmt: skip
+    write_segments(event_table(columns, rows=4), shop.layout.segments, name="too-fast")
+    assert ingest(shop)["reasons"] == {"time in the future": 4}
 
 
 def test_training_that_looks_ahead_or_counts_its_own_clicks_is_caught(
