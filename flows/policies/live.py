@@ -78,18 +78,17 @@ class Live:
         self._manifest: tuple[str, dict[str, str]] = ("", {})
         held = read_state(layout)
         self.state: dict[str, Any] = self._new_state() if held is None else held
+        self._say("policy", "")  # it is right, or this would have failed
         self.engine = Engine(self.policy, self.state["engine"])
-        self._wrong_policy = ""
         self._written = ("", 0)
 
     def tick(self) -> list[Firing]:
         """Take up ended runs, ask the triggers if it is time, start what fires; the firings."""
         now = self.clock.now_us()
         self._reload()
-        self.state["error"] = self._wrong_policy
         if now < self.state["ticked_us"] - self.policy.tick:
             log.warning("the shop clock was set back: triggers begin anew")
-            self.state = self._new_state() | {"open": self.state["open"], "recent": self.state["recent"]}
+            self.state = self._new_state() | {k: self.state[k] for k in ("open", "recent", "errors")}
             self.engine = Engine(self.policy, self.state["engine"])
         self._start_open()  # what a crash left between its record and its start
         self._settle(now)
@@ -101,12 +100,13 @@ class Live:
             self.state["open"] += [self._opened(firing) for firing in fired]
             self._write()
             self._start_open()
+        self._say("tick", "")
         self._write(only_changes=True)
         return fired
 
     def failed(self, error: BaseException) -> None:
         """Remember why a tick failed; the next one tries again."""
-        self.state["error"] = f"{type(error).__name__}: {error}"[:500]
+        self._say("tick", f"{type(error).__name__}: {error}"[:500])
         self._write()
 
     def _ask(self, now: int) -> list[Firing]:
@@ -115,8 +115,10 @@ class Live:
         if self.policy.needs_data and known > seen:
             try:
                 told = log_since(published(self.layout), seen)
-            except DataError as error:
-                self.state["error"] = str(error)
+                self._say("data", "")
+            except DataError as error:  # told once it can be read
+                self._say("data", str(error))
+                known = seen
         versions = self._versions()
 
         def new(name: str, since_us: int) -> NewData:
@@ -172,10 +174,10 @@ class Live:
             self.policy = policy_of(self.layout)
         except ConfigError as error:
             log.warning("%s; the policy before it stays", error)
-            self._wrong_policy = f"{error}; the policy {self.policy.name} stays"
+            self._say("policy", f"{error}; the policy {self.policy.name} stays")
             return
         log.info("policy %s", self.policy.name)
-        self._wrong_policy = ""
+        self._say("policy", "")
         self.state["asked"] = False
         self.engine = Engine(self.policy, self.state["engine"])
 
@@ -185,9 +187,17 @@ class Live:
             if live and self._manifest[0] != live:
                 artifacts = read_manifest(self.layout, live).artifacts
                 self._manifest = (live, {name: a.version for name, a in artifacts.items()})
-        except DataError as error:  # the champion's pointer is damaged: the next promotion mends it
-            self.state["error"] = str(error)
+            self._say("champion", "")
+        except DataError as error:  # its pointer is damaged: the next promotion mends it
+            self._say("champion", str(error))
         return self._manifest[1]
+
+    def _say(self, about: str, error: str) -> None:
+        """What is wrong with the policy, the data, the champion or the last tick stands until it is right."""
+        if error:
+            self.state["errors"][about] = error
+        else:
+            self.state["errors"].pop(about, None)
 
     def _new_state(self) -> dict[str, Any]:
         now = self.clock.now_us()
@@ -200,7 +210,7 @@ class Live:
             "asked": False,
             "open": [],
             "recent": [],
-            "error": "",
+            "errors": {},
         }
 
     def _write(self, *, only_changes: bool = False) -> None:

@@ -99,8 +99,7 @@ def _policy(layout: Home, now: int, problems: list[str]) -> dict[str, Any]:
         problems.append(str(error))
         return {"name": None, "components": {}, "running": [], "recent": [], "ticked_wall_us": None}
     held: Mapping[str, Any] = state or {}
-    if held.get("error"):
-        problems.append(str(held["error"]))
+    problems += [str(error) for error in held.get("errors", {}).values()]
     why = held.get("engine", {}).get("why", {})
     return {
         "name": policy.name,

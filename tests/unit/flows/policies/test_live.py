@@ -237,7 +237,7 @@ def test_another_policy_is_taken_up_and_a_wrong_one_is_not(home: Home) -> None:
     live.tick()
     state = read_state(home)
     assert state is not None
-    assert "unknown key 'nonsense'" in state["error"]
+    assert "unknown key 'nonsense'" in state["errors"]["policy"]
     assert state["policy"] == "p"
     set_policy(home, policy(None, indexes={"kind": "interval", "every": "1h"}))
     shop.clock.time_us += HOUR_US
@@ -246,7 +246,7 @@ def test_another_policy_is_taken_up_and_a_wrong_one_is_not(home: Home) -> None:
     assert [f.components for f in live.tick()] == [("indexes",)]
     state = read_state(home)
     assert state is not None
-    assert state["error"] == ""
+    assert state["errors"] == {}
 
 
 def test_a_state_of_another_make_is_one_line(home: Home) -> None:
@@ -268,9 +268,42 @@ def test_a_tick_that_fails_is_told_and_the_next_one_works(home: Home) -> None:
     live.failed(EnvironmentError_("no server"))
     state = read_state(home)
     assert state is not None
-    assert "no server" in state["error"]
+    assert "no server" in state["errors"]["tick"]
     live.tick()
-    assert live.state["error"] == ""
+    assert live.state["errors"] == {}
+
+
+def test_data_that_cannot_be_read_is_told_until_it_can_and_counted_then(home: Home) -> None:
+    events = made_log(days=1, sessions_per_day=200)
+    set_policy(home, policy("1h", ranker={"kind": "amount", "rows": 10**9}))
+    shop = Shop(home, events)
+    live = Live(home, shop, clock=shop.clock)
+    ticks(live, shop, 14, tick=HOUR_US // 6)
+    status = home.snapshots / "status.json"
+    held, seen, start = [], live.state["seen_us"], shop.start
+
+    def damaging(*arguments: Any, **more: Any) -> str:
+        key = start(*arguments, **more)
+        held.append(status.read_bytes())
+        status.write_text("{")
+        return key
+
+    with pytest.MonkeyPatch.context() as patch:  # an ingest ends well, and what it published is damaged
+        patch.setattr(shop, "start", damaging)
+        ticks(live, shop, 9, tick=HOUR_US // 6)
+        live.tick()  # between two asks
+        assert "no JSON document" in live.state["errors"]["data"]
+        assert live.state["known_us"] > live.state["seen_us"] == seen
+        live = Live(home, shop, clock=shop.clock)
+        live.tick()
+        assert "no JSON document" in live.state["errors"]["data"]
+    status.write_bytes(*held)
+    ticks(live, shop, 12, tick=HOUR_US // 6)
+    assert live.state["errors"] == {}
+    known, upto = events["known_time"].to_numpy(), live.state["seen_us"]
+    assert upto > seen + 2 * HOUR_US
+    have = live.state["engine"]["triggers"]["ranker"]["memory"]["have"]
+    assert have == np.count_nonzero((known > START_US) & (known <= upto))
 
 
 def test_a_home_without_a_policy_has_the_default_one(home: Home) -> None:
