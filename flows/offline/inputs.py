@@ -6,6 +6,7 @@ reads no truth, and holds back the newest held-out sessions for the gate.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -49,6 +50,8 @@ __all__ = [
     "load_inputs",
     "ranker_rows",
 ]
+
+_LOG = logging.getLogger("shelflife.inputs")
 
 LABEL_DELAY_US = HOUR_US // 2  # a request is labelled once its shopper had this long to react
 GATE_SLICE_US = DAY_US  # the newest slice, on which the gate judges
@@ -140,6 +143,10 @@ def load_inputs(
     if held.rows == 0:
         raise DataError(f"no events in {layout.root}; run `shelflife ingest` after bringing some in")
     since = 0 if window_d is None else held.watermark_us - int(window_d * DAY_US)
+    if 0 < since < held.floor_us:
+        left_d = (held.watermark_us - held.floor_us) / DAY_US
+        told = "a window of %g days, but retention left %.1f; from now on it keeps as many as the window has"
+        _LOG.warning(told, window_d, left_d)
     snapshot = {
         "commit": held.commit,
         "content_hash": held.content_hash,

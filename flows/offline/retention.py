@@ -7,6 +7,7 @@ snapshots of the releases that can be rolled back to need. It knows what reads e
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from data.retention import Expired, expire
@@ -16,7 +17,7 @@ from infra.errors import DataError
 from infra.settings import Home, Settings
 from models.release import champion_record, list_releases, read_manifest
 
-__all__ = ["KEPT_RELEASES", "needed_since_us", "retain"]
+__all__ = ["KEPT_RELEASES", "needed_since_us", "retain", "windows_since_us"]
 
 KEPT_RELEASES = 3  # newest releases, besides the champion, whose trainings stay repeatable
 _STEP_US = DAY_US  # the floor goes up by whole days: each time, parts are written anew
@@ -38,15 +39,22 @@ def retain(settings: Settings) -> Expired | None:
 
 
 def needed_since_us(layout: Home, held: Published) -> int:
-    """The known_time from which kept snapshots read, us: where the oldest of their windows begins.
+    """The known_time from which the next trainings and repeated ones read, us: where the oldest begins."""
+    return windows_since_us(_snapshots(layout), held.watermark_us)
 
-    Each window is also needed as long as it is now, up to the watermark: the next training has it.
-    A cumulative one begins at what was kept when it was read.
+
+def windows_since_us(snapshots: Iterable[Mapping[str, Any]], watermark_us: int) -> int:
+    """Where the oldest of the windows of these snapshots begins, us; the watermark where there is none.
+
+    Each is also needed as long as it was asked for, up to the watermark: the next training has it, even
+    where retention had cut the last one short. A cumulative one begins at what was kept when it was read.
     """
-    since = [held.watermark_us]
-    for snapshot in _snapshots(layout):
-        begin = max(int(snapshot.get("since_us", 0)), int(snapshot.get("floor_us", 0)))
-        since += [begin, held.watermark_us - (int(snapshot.get("watermark_us", begin)) - begin)]
+    since = [watermark_us]
+    for snapshot in snapshots:
+        asked, floor_us = int(snapshot.get("since_us", 0)), int(snapshot.get("floor_us", 0))
+        begin = max(asked, floor_us)
+        length_us = int(snapshot.get("watermark_us", begin)) - (asked if asked > 0 else begin)
+        since += [begin, watermark_us - length_us]
     return min(since)
 
 

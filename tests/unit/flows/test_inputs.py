@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 
+from data.retention import expire
 from data.segments import write_segments
 from data.snapshots import Published, published, read_events
 from data.state import State
@@ -13,7 +15,8 @@ from data.store import ingest_segments
 from flows.offline import inputs as offline_inputs
 from flows.offline.ingest import ALLOWED_LATENESS_US, fold_published, ingest
 from flows.offline.inputs import Inputs, load_inputs
-from infra.clock import ScaledClock, open_clock
+from flows.offline.retention import windows_since_us
+from infra.clock import DAY_US, ScaledClock, open_clock
 from infra.settings import Home, Settings
 from tests.unit.data.test_state import random_events
 
@@ -67,3 +70,29 @@ def test_events_that_are_behind_the_state_are_read_again(
     monkeypatch.setattr(offline_inputs, "published", slow)
     check_one_commit(load_inputs(settings.layout, window_d=None), settings.layout)
     assert told == [1, 2]
+
+
+def test_a_window_that_retention_cut_short_is_told_and_kept_whole_from_then_on(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    layout = settings.layout
+    watermark = published(layout).watermark_us
+    expire(layout, before_us=watermark - DAY_US, clock=open_clock(layout.clock))
+    with caplog.at_level(logging.WARNING, logger="shelflife.inputs"):
+        load_inputs(layout, window_d=0.5)
+        load_inputs(layout, window_d=None)
+        assert not caplog.messages
+        cut = load_inputs(layout, window_d=1.75)
+    (line,) = caplog.messages
+    assert "a window of 1.75 days, but retention left 1.0" in line
+    assert cut.events["known_time"].to_numpy().min() >= watermark - DAY_US
+
+
+def test_retention_keeps_as_long_a_window_as_was_asked_for_and_of_all_what_there_was() -> None:
+    now, floor = 100 * DAY_US, 97 * DAY_US
+    whole = {"watermark_us": now, "since_us": 0, "floor_us": floor}
+    assert windows_since_us([], now + DAY_US) == now + DAY_US
+    assert windows_since_us([whole], now + DAY_US) == floor
+    cut = whole | {"since_us": now - 14 * DAY_US}
+    assert windows_since_us([cut, whole], now + DAY_US) == now - 13 * DAY_US
+    assert windows_since_us([cut, whole], now + 20 * DAY_US) == floor  # what it read can be read again
