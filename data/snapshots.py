@@ -1,45 +1,38 @@
-"""What ingest published, and what a training read of it.
+"""What ingest published, as it is now and as it was at an earlier commit.
 
 Parts are immutable Parquet files in canonical order; the status document names those that count.
-A snapshot says which rows were taken, so that a training can be repeated: `as_of` gives what was held
-at an earlier commit. It opens no store.
+`as_of` takes the snapshot that a training recorded, so that it can be repeated. It opens no store, and
+does not know what a training takes of the events.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
-from numpy.typing import NDArray
 
 from data.content import content_hash, hash_text
-from data.fractions import in_fraction
-from data.schema import EVENT_SCHEMA, ITEM_DELETE, ITEM_UPSERT, KINDS, NONE_ID, USER_UPSERT, canonical
+from data.schema import EVENT_SCHEMA, KINDS, canonical
 from infra.errors import ConfigError, DataError
 from infra.settings import Home
 
 __all__ = [
     "STATUS_SCHEMA",
     "Published",
-    "Selection",
-    "Snapshot",
     "as_of",
     "content_hash",
     "floor_folder",
     "published",
     "read_events",
     "read_status",
-    "select",
 ]
 
 STATUS_SCHEMA = 1  # of the status document; a newer number is of a newer Shelflife
-KEYS = ("session_id", "user_id", "request_id", "item_id", "photo")
 
 _PART_SCHEMA = EVENT_SCHEMA.append(pa.field("commit_number", pa.int32())).append(pa.field("gone", pa.int32()))
 
@@ -64,33 +57,6 @@ class Published:
     floor_state: Path | None = None  # folder of the state of all before the floor
     expired: str = ""  # content hash of what retention removed
     as_of: int | None = None  # an earlier commit whose events are meant
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What a training read: enough to read it again."""
-
-    watermark_us: int
-    window_us: int | None
-    fraction: float
-    key: str
-    salt: str
-    rows: int
-    kinds: dict[str, int]
-    content_hash: str
-    commit: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON and the registry."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Events in canonical order, and the snapshot that names them."""
-
-    events: pa.Table
-    snapshot: Snapshot
 
 
 def read_status(layout: Home) -> dict[str, Any]:
@@ -228,53 +194,3 @@ def read_events(
             f"a published part cannot be read ({text}); remove it and run `shelflife ingest`"
         ) from error
     return canonical(events.combine_chunks()).select(names)
-
-
-def select(
-    published: Published,
-    *,
-    watermark_us: int | None = None,
-    window_us: int | None = None,
-    fraction: float = 1.0,
-    key: str = "session_id",
-    salt: str = "shelflife",
-    kinds: Sequence[int] | None = None,
-    columns: Sequence[str] | None = None,
-) -> Selection:
-    """What a training may read: known by `watermark_us`, not older than `window_us`, a fraction of it.
-
-    `key`: the column whose values are taken or left as a whole (a session holds a query with its
-    page turns; rows without one go by request, then user). Catalogue and user events are always taken
-    whole, from the beginning: a fraction is of what shoppers did.
-    """
-    if key not in KEYS:
-        raise ConfigError(f"unknown key {key!r} of a fraction; expected one of {KEYS}")
-    until_us = published.watermark_us if watermark_us is None else min(watermark_us, published.watermark_us)
-    since_us = None if window_us is None else until_us - window_us + 1
-    events = read_events(published, until_us=until_us + 1, kinds=kinds)
-    kind = events["kind"].to_numpy()
-    keep = in_fraction(_group_keys(events, key), fraction, salt=salt)
-    if since_us is not None:
-        keep &= events["known_time"].to_numpy() >= since_us
-    keep |= np.isin(kind, (ITEM_UPSERT, ITEM_DELETE, USER_UPSERT))
-    events = events.filter(pa.array(keep))
-    counts = np.bincount(kind[keep], minlength=len(KINDS)).tolist()
-    snapshot = Snapshot(
-        until_us,
-        window_us,
-        fraction,
-        key,
-        salt,
-        events.num_rows,
-        {name: n for name, n in zip(KINDS, counts, strict=True) if n},
-        content_hash(events),
-        published.commit,
-    )
-    return Selection(events.select(list(columns)) if columns is not None else events, snapshot)
-
-
-def _group_keys(events: pa.Table, key: str) -> NDArray[np.int64]:
-    keys: NDArray[np.int64] = events[key].to_numpy().astype(np.int64)
-    for other in ("request_id", "user_id"):
-        keys = np.where(keys == NONE_ID, events[other].to_numpy(), keys)
-    return keys

@@ -1,4 +1,4 @@
-"""Readers see what was published, in order; a snapshot names what was read."""
+"""Readers see what was published, in order, and damage in one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from data.schema import CLICK, EVENT_SCHEMA, ITEM_UPSERT, SEARCH, event_table
 from data.segments import write_segments
-from data.snapshots import Published, content_hash, published, read_events, select
+from data.snapshots import Published, published, read_events
 from data.store import ingest_segments
 from infra.clock import HOUR_US, ManualClock
 from infra.errors import ConfigError, DataError
@@ -63,34 +63,6 @@ def test_filters_keep_what_they_say(held: Published) -> None:
     assert read_events(held, until_us=T0).num_rows == 0
     with pytest.raises(ConfigError, match="itm"):
         read_events(held, columns=["itm"])
-
-
-def test_select_is_repeatable_nested_and_keeps_groups_whole(held: Published) -> None:
-    watermark, window = T0 + 20_000_000_000, 10_000_000_000
-    chosen = {f: select(held, watermark_us=watermark, window_us=window, fraction=f) for f in (0.3, 0.6, 1.0)}
-    again = select(held, watermark_us=watermark, window_us=window, fraction=0.6)
-    assert again.snapshot == chosen[0.6].snapshot
-    assert content_hash(again.events) == again.snapshot.content_hash
-    ids = {f: set(s.events["event_id"].to_pylist()) for f, s in chosen.items()}
-    assert ids[0.3] < ids[0.6] < ids[1.0]
-    rest = ids[1.0] - ids[0.3]
-    whole = chosen[1.0].events
-    for session in set(whole["session_id"].to_pylist()):
-        mine = set(whole["event_id"].to_numpy()[
-            (whole["session_id"].to_numpy() == session) & (whole["kind"].to_numpy() != ITEM_UPSERT)
-        ].tolist())  # fmt: skip
-        assert mine <= ids[0.3] or mine <= rest
-    happened = whole.filter(whole["kind"].to_numpy() != ITEM_UPSERT)["known_time"].to_numpy()
-    assert happened.min() > watermark - window
-    assert happened.max() <= watermark
-    assert all(s.snapshot.kinds["item_upsert"] == 50 for s in chosen.values())
-
-
-def test_select_refuses_what_it_cannot_group_by(held: Published) -> None:
-    with pytest.raises(ConfigError, match="key"):
-        select(held, key="query")
-    with pytest.raises(ConfigError, match="fraction"):
-        select(held, fraction=2.0)
 
 
 def test_nothing_published_and_damage_are_data_errors(tmp_path: Path) -> None:

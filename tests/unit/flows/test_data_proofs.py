@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,20 @@ from data.schema import CLICK, IMPRESSION, event_table
 from data.segments import write_segments
 from data.shop import Request
 from data.snapshots import published, read_events
-from data.state import State
 from data.world.config import world_config
 from data.world.history import generate
 from flows.cli import main
 from flows.offline import leakage, train
 from flows.offline.ingest import ALLOWED_LATENESS_US, fold_published, ingest
-from flows.offline.inputs import Selection, inputs_of, load_inputs, ranker_rows
+from flows.offline.inputs import Selection, clicked_queries, inputs_of, load_inputs, ranker_rows
 from flows.offline.leakage import Leakage, check_leakage
-from flows.offline.refresh import opened, refresh
+from flows.offline.refresh import make, opened, refresh
 from flows.offline.reproduce import reproduce
 from flows.offline.retention import needed_since_us
 from flows.offline.train import Parts
 from infra.clock import DAY_US, HOUR_US, ManualClock
 from infra.errors import ConfigError, DataError
-from infra.settings import Settings
+from infra.settings import Home, Settings
 from models.candidate_features import FEATURES
 from models.ranker import Ranker, RankerConfig
 from models.release import champion, list_releases
@@ -259,7 +259,7 @@ def test_a_training_whose_record_or_data_is_gone_is_one_line(shop: Settings) -> 
 # ---- selection
 
 
-def test_recency_weights_halve_with_age_and_change_what_is_learnt(first: Settings) -> None:
+def test_recency_weights_halve_with_age(first: Settings) -> None:
     chosen = Selection(half_life_d=2.0)
     now = 10 * DAY_US
     ages = np.array([0, 2 * DAY_US, 4 * DAY_US, -DAY_US])
@@ -268,6 +268,36 @@ def test_recency_weights_halve_with_age_and_change_what_is_learnt(first: Setting
     for bad in ({"window_d": 0.0}, {"fraction": 1.5}, {"half_life_d": -1.0}, {"window_d": float("nan")}):
         with pytest.raises(ConfigError, match=next(iter(bad))):
             Selection(**bad)
+    queries, _, alike = clicked_queries(load_inputs(first.layout, window_d=None))
+    same, _, fading = clicked_queries(load_inputs(first.layout, window_d=None, half_life_d=1.0))
+    assert same == queries
+    assert set(alike.tolist()) <= {1.0, 2.0, 3.0}
+    assert (np.diff(fading / alike) >= 0).all()  # in order of time
+    assert fading[0] / alike[0] < 0.2
+    assert 0.4 < fading[-1] / alike[-1] < 1
+
+
+def test_what_is_learnt_follows_the_newest_clicks_where_old_ones_fade(
+    shop: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts.of(opened(shop))
+    rows = ranker_rows(load_inputs(shop.layout, window_d=None), parts.scorers())
+    taste = FEATURES.index("text_match")
+    rows.features[:, taste] = np.random.default_rng(5).random(len(rows.features))
+    newest = rows.time_us > np.quantile(rows.time_us, 0.75)
+    for g, (a, b) in enumerate(pairwise(np.append(0, np.cumsum(rows.groups)).tolist())):
+        liked = rows.features[a:b, taste] * (-1 if newest[g] else 1)  # shoppers changed their mind
+        rows.labels[a:b] = liked == liked.max()
+    monkeypatch.setattr(train, "ranker_rows", lambda *_: rows)
+
+    def learnt(half_life_d: float | None) -> float:
+        """How far the order follows the old taste, -1 to 1."""
+        inputs = load_inputs(shop.layout, window_d=None, half_life_d=half_life_d)
+        ranker = make("ranker", shop, inputs, parts, warm=False).get("ranker")
+        return float(np.corrcoef(ranker.predict(rows.features), rows.features[:, taste])[0, 1])
+
+    assert learnt(None) > 0.3
+    assert learnt(0.25) < -0.3
 
 
 def test_windows_slide_or_grow_and_labels_wait(first: Settings) -> None:
@@ -353,7 +383,9 @@ def check_late_events_from_before_the_floor_are_left_out(settings: Settings) -> 
     return int(report["expired"])
 
 
-def test_what_recent_releases_read_is_kept(first: Settings) -> None:
+def test_what_recent_releases_read_is_kept_and_without_any_nothing_is(
+    first: Settings, tmp_path: Path
+) -> None:
     held = published(first.layout)
     assert needed_since_us(first.layout, held) <= held.watermark_us - 4 * DAY_US
-    assert isinstance(fold_published(first.layout), State)
+    assert needed_since_us(Home(tmp_path), held) == held.watermark_us
