@@ -1,178 +1,214 @@
 """What a policy will cost a day, in CPU-seconds, from the runs that this home has recorded.
 
-How often it fires: a replay, of the clock alone or of the home's own log. What a run costs: each artifact's
-trainings in the registry, and what refreshes took besides. It says how many runs it rests on.
+How often it fires: a replay, of the clock alone or of the home's own log. What a run costs (`costs.py`):
+what it makes, each artifact once however many components ask for it, and what refreshes took besides.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from data.snapshots import published
-from flows.offline.refresh import PLAN, read_refreshes
-from flows.policies.engine import Firing
+from flows.offline.refresh import components_of, read_refreshes
+from flows.policies.costs import Costs, Recorded
+from flows.policies.engine import Firing, with_brought
 from flows.policies.log import log_of
-from flows.policies.policy import ComponentPolicy, Policy
+from flows.policies.policy import NEEDS_DATA, ComponentPolicy, Policy
 from flows.policies.replay import EMPTY, replay
+from flows.policies.triggers.kinds import kinds_of
 from infra.clock import DAY_US
 from infra.errors import DataError
 from infra.registry import Registry, open_registry
 from infra.settings import Settings
 
-__all__ = ["Recorded", "estimate"]
+__all__ = ["estimate"]
 
 DAYS = 28  # that are replayed, or as many as the log has
+FEWEST = 10  # firings of each component that a replay of the clock goes on for,
+MOST = 10_000  # firings in all after which it does not, and
+MOST_DAYS = DAYS << 8  # days: 20 years
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """CPU-seconds of one run of something: their mean, the spread from run to run (None for a single one)."""
+class _Often:
+    """Runs a day of the components that are one run; the components of which that is not known."""
 
-    runs: int
-    mean: float
-    sd: float | None
-    scaled: bool = False
+    rates: dict[tuple[str, ...], float]
+    unknown: frozenset[str]
+    basis: str
 
-    @classmethod
-    def of(cls, values: Sequence[float], *, scaled: bool = False) -> Recorded | None:
-        """Of recorded values; None without any."""
-        if not values:
+    def of(self, name: str) -> float | None:
+        """Runs a day of a component."""
+        if name in self.unknown:
             return None
-        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        return cls(len(values), float(np.mean(values)), sd, scaled)
-
-    def of_a_day(self, times: float) -> tuple[float, float]:
-        """Mean and variance of so many runs: their own spread, and that the mean is known from a few only."""
-        variance = (self.sd or 0.0) ** 2
-        return times * self.mean, times * variance + times**2 * variance / self.runs
+        return sum(rate for names, rate in self.rates.items() if name in names)
 
 
 def estimate(policy: Policy, settings: Settings, *, registry: Registry | None = None) -> dict[str, Any]:
-    """Runs and CPU-seconds a day, with their 95 % range; what is not known is None, and said in `notes`."""
+    """Runs and CPU-seconds a day, with their 95 % range; what is not known is None, and said in `notes`.
+
+    A component's `cpu_s_per_run` is of a run of it alone, its `cpu_s_per_day` without what an earlier
+    component of the same run makes. Without the range, `cpu_s_per_day` is of what is known.
+    """
     notes: list[str] = []
-    fired, days, basis, log_days = _fired(policy, settings, notes)
+    log_days, since_us, until_us = _log(settings)
+    often = _often(policy, settings, notes, since_us=since_us, until_us=until_us)
     registry = registry or open_registry(settings.layout.mlflow)
+    costs = Costs(registry, read_refreshes(settings.layout), log_days=log_days)
+    own: dict[str, ComponentPolicy] = {str(n): c for n, c in policy.components.items()}
+    alone = {n: {a: costs.of(a, c) for a in _plan(n)} for n, c in own.items()}
+    known = _noted(own, alone, costs, notes)
+    mean, variance, a_day = _summed(own, often, costs)
     parts: dict[str, Any] = {}
-    mean = variance = 0.0
-    spread = True
-    fewest: list[int] = []
-    for name, part in policy.components.items():
-        runs = None if fired is None else sum(name in f.components for f in fired) / days
-        costs = _artifacts(name, part, registry, log_days)
-        missing = sorted(a for a, c in costs.items() if c is None)
-        if missing and len(missing) == len(costs):
-            notes.append(f"no recorded run of {name}: its cost is not known; `shelflife refresh` makes one")
-        known = {a: c for a, c in costs.items() if c is not None}
-        a_day = [c.of_a_day(runs or 0.0) for c in known.values()]
+    for name, found in alone.items():
+        have = {a: r for a, r in found.items() if r is not None}
+        runs = often.of(name)
         parts[name] = {
             "runs_per_day": runs,
-            "cpu_s_per_run": sum(c.mean for c in known.values()) if known else None,
-            "cpu_s_per_day": None if runs is None or not known else sum(m for m, _ in a_day),
-            "artifacts": {a: asdict(c) for a, c in known.items()},
+            "cpu_s_per_run": sum(r.mean for r in have.values()) if have else None,
+            "cpu_s_per_day": None if runs is None or not have else a_day[name],
+            "artifacts": {a: asdict(r) for a, r in have.items()},
         }
-        if any(c.scaled for c in known.values()):
-            notes.append(
-                f"{name}: scaled in proportion to the data, from runs with another window or fraction"
-            )
-        if any(c.sd is None for c in known.values()):
-            spread = False
-            notes.append(f"{name}: a single recorded run; its spread is not known")
-        mean, variance = mean + sum(m for m, _ in a_day), variance + sum(v for _, v in a_day)
-        fewest += [c.runs for c in known.values()]
-    besides = Recorded.of(_besides(read_refreshes(settings.layout)))
-    runs = None if fired is None else len(fired) / days
-    if besides is None:
+    runs = sum(often.rates.values()) if often.rates or not often.unknown else None
+    if costs.besides is None:
         notes.append("no recorded refresh: what a run costs beside its trainings is not known")
     else:
-        spread = spread and besides.sd is not None
-        m, v = besides.of_a_day(runs or 0.0)
+        m, v = costs.besides.of_a_day(runs or 0.0)
         mean, variance = mean + m, variance + v
+        known = known and costs.besides.sd is not None
     if policy.ingest is not None:
         notes.append("what ingest costs between runs is not in it")
-    known_at_all = runs is not None and bool(fewest)
+    fewest = [r.runs for found in alone.values() for r in found.values() if r is not None]
+    total = runs is not None and (bool(fewest) or runs == 0)
+    ranged = total and known and not often.unknown
     reach = 1.96 * math.sqrt(variance)
     return {
         "policy": policy.name,
-        "basis": basis,
+        "basis": often.basis,
         "runs_per_day": runs,
-        "cpu_s_per_day": mean if known_at_all else None,
-        "low": max(0.0, mean - reach) if known_at_all and spread else None,
-        "high": mean + reach if known_at_all and spread else None,
+        "cpu_s_per_day": mean if total else None,
+        "low": max(0.0, mean - reach) if ranged else None,
+        "high": mean + reach if ranged else None,
         "recorded_runs": min(fewest, default=0),
         "components": parts,
-        "besides_per_run": None if besides is None else asdict(besides),
+        "besides_per_run": None if costs.besides is None else asdict(costs.besides),
         "notes": notes,
     }
 
 
-def _fired(
-    policy: Policy, settings: Settings, notes: list[str]
-) -> tuple[tuple[Firing, ...] | None, float, str, float | None]:
-    """Firings of a replay, its days, what was replayed, and the days of the home's log."""
+def _plan(*names: str) -> tuple[str, ...]:
+    """What a run of these components makes, each artifact once."""
+    return components_of(",".join("index" if n == "indexes" else n for n in names))
+
+
+def _summed(
+    own: Mapping[str, ComponentPolicy], often: _Often, costs: Costs
+) -> tuple[float, float, dict[str, float]]:
+    """Mean and variance of what is made in a day, and the mean by the first component that asks for it."""
+    times: defaultdict[tuple[str, Recorded], float] = defaultdict(float)
+    a_day = dict.fromkeys(own, 0.0)
+    for names, rate in often.rates.items():
+        for artifact in _plan(*names):
+            cost = costs.of(artifact, own[names[0]])
+            if cost is not None:
+                times[artifact, cost] += rate
+                a_day[next(n for n in names if artifact in _plan(n))] += rate * cost.mean
+    found = [cost.of_a_day(rate) for (_, cost), rate in times.items()]
+    return sum(m for m, _ in found), sum(v for _, v in found), a_day
+
+
+def _noted(
+    own: Mapping[str, ComponentPolicy],
+    alone: Mapping[str, Mapping[str, Recorded | None]],
+    costs: Costs,
+    notes: list[str],
+) -> bool:
+    """Says what the costs do not rest on; whether they, and their spread, are all known."""
+    asked = {n: alone[n] for n, c in own.items() if c.trigger.kind != "never"}
+    missing = {a for found in asked.values() for a, r in found.items() if r is None}
+    if needless := sorted(missing & costs.needless):
+        notes.append(f"{', '.join(needless)}: this home has nothing to make of it, which costs nothing")
+    if unknown := sorted(missing - costs.needless):
+        notes.append(
+            f"no recorded run of {', '.join(unknown)}: what that costs is not known and not in it; "
+            "`shelflife refresh` makes one"
+        )
+    known = not unknown
+    for name, found in asked.items():
+        have = [r for r in found.values() if r is not None]
+        if any(r.scaled for r in have):
+            notes.append(
+                f"{name}: scaled in proportion to the data, from runs with another window or fraction"
+            )
+        if any(r.other_start for r in have):
+            notes.append(f"{name}: no recorded run that began {own[name].start}; from those that did not")
+        if any(r.sd is None for r in have):
+            known = False
+            notes.append(f"{name}: a single recorded run; its spread is not known")
+    return known
+
+
+def _log(settings: Settings) -> tuple[float | None, int, int]:
+    """Days of the home's log, and the first and last time of its last days; None before the first ingest."""
     try:
         held = published(settings.layout)
-        first = min((a for a, _ in held.spans), default=held.watermark_us)
-        log_days = (held.watermark_us - first) / DAY_US
     except DataError:
-        held, first, log_days = None, 0, None
-    if not policy.needs_data:
-        fired = replay(policy, EMPTY, since_us=0, until_us=DAYS * DAY_US + policy.tick)
-        return fired, float(DAYS), f"the clock over {DAYS} days", log_days
-    if held is None or not log_days:
+        return None, 0, 0
+    until = held.watermark_us
+    first = min((a for a, _ in held.spans), default=until)
+    return (until - first) / DAY_US, max(first, until - DAYS * DAY_US), until
+
+
+def _often(policy: Policy, settings: Settings, notes: list[str], *, since_us: int, until_us: int) -> _Often:
+    """A replay of the log where triggers wait for data; of the clock for those that it alone decides."""
+    waits = {n for n, c in policy.components.items() if NEEDS_DATA & set(kinds_of(c.trigger))}
+    asked = {n for n, c in policy.components.items() if c.trigger.kind != "never"}
+    rates: dict[tuple[str, ...], float] = {}
+    bases = []
+    if waits and until_us > since_us:
+        days = (until_us - since_us) / DAY_US
+        log = log_of(settings.layout)
+        rates = _rates(replay(policy, log, since_us=since_us, until_us=until_us), days)
+        bases.append(f"a replay of the last {days:.1f} days of this home's log")
+        if silent := sorted(waits - _fired(rates)):
+            notes.append(
+                f"{', '.join(silent)}: not fired in the {days:.1f} days of this home's log; how often is not "
+                "known and not in it"
+            )
+    elif waits:
         notes.append("nothing is ingested here: how often triggers fire that wait for data is not known")
-        return None, 1.0, "nothing", log_days
-    since = max(first, held.watermark_us - DAYS * DAY_US)
-    days = (held.watermark_us - since) / DAY_US
-    fired = replay(policy, log_of(settings.layout), since_us=since, until_us=held.watermark_us)
-    if not fired:
-        notes.append(f"no trigger fired in the {days:.1f} days of this home's log")
-    return fired, days, f"a replay of the last {days:.1f} days of this home's log", log_days
+    if by_clock := asked - waits - _fired(rates):
+        fired, whole_days = _by_clock(policy, by_clock)
+        more = _rates(fired, whole_days)
+        bases.append(f"the clock over {whole_days} days")
+        if silent := sorted(by_clock - _fired(more)):
+            notes.append(
+                f"{', '.join(silent)}: not fired in {whole_days} days; how often is not known and not in it"
+            )
+        rates |= more
+    return _Often(rates, frozenset(asked - _fired(rates)), " and ".join(bases) or "nothing")
 
 
-def _artifacts(
-    name: str, part: ComponentPolicy, registry: Registry, log_days: float | None
-) -> dict[str, Recorded | None]:
-    """What each artifact of a component cost; an encoder's ranker too."""
-    component = "index" if name == "indexes" else name
-    return {a: _training(a, part, registry, log_days) for a in PLAN[component]}
+def _by_clock(policy: Policy, names: Collection[str]) -> tuple[tuple[Firing, ...], int]:
+    """Firings of these components alone, over as many days as each needs to fire some times."""
+    few = {n: c for n, c in policy.components.items() if n in names}
+    alone, days = policy.model_copy(update={"ingest": None, "components": few}), DAYS
+    while True:
+        fired = replay(alone, EMPTY, since_us=0, until_us=days * DAY_US + policy.tick)
+        counts = Counter(n for f in fired for n in with_brought(f.components))
+        if min(counts[n] for n in names) >= FEWEST or len(fired) >= MOST or days >= MOST_DAYS:
+            return fired, days
+        days *= 2
 
 
-def _training(
-    artifact: str, part: ComponentPolicy, registry: Registry, log_days: float | None
-) -> Recorded | None:
-    same, scaled = [], []
-    for run in registry.recorded(artifact):
-        cpu = run["metrics"].get("resources/cpu_s")
-        if cpu is None:
-            continue
-        window = _number(run["params"].get("window_d"))
-        fraction = _number(run["params"].get("fraction")) or 1.0
-        if artifact in PLAN["index"] or (window == part.window_d and fraction == part.fraction):
-            same.append(cpu)
-        else:
-            ratio = _amount(part.window_d, part.fraction, log_days) / _amount(window, fraction, log_days)
-            scaled.append(cpu * ratio)
-    return Recorded.of(same) or Recorded.of(scaled, scaled=True)
+def _rates(fired: Collection[Firing], days: float) -> dict[tuple[str, ...], float]:
+    return {names: n / days for names, n in Counter(f.components for f in fired).items()}
 
 
-def _amount(window_d: float | None, fraction: float, log_days: float | None) -> float:
-    whole = log_days or 1e9
-    return fraction * min(whole if window_d is None else window_d, whole)
-
-
-def _besides(refreshes: Sequence[Mapping[str, Any]]) -> list[float]:
-    """CPU-seconds of each refresh less those of what it made: ingest, reading, publishing, the gate."""
-    return [
-        max(0.0, float(r["process_cpu_s"]) - sum(float(c) for c in r["train_cpu_s"].values()))
-        for r in refreshes
-        if "process_cpu_s" in r
-    ]
-
-
-def _number(text: str | None) -> float | None:
-    return None if text in (None, "None") else float(str(text))
+def _fired(rates: Collection[tuple[str, ...]]) -> set[str]:
+    """Components that are made anew at all, on their own or brought along."""
+    return {n for names in rates for n in with_brought(names)}

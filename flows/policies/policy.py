@@ -24,6 +24,7 @@ __all__ = [
     "BRINGS",
     "COMPONENTS",
     "LABEL_DELAY_US",
+    "NEEDS_DATA",
     "ComponentPolicy",
     "Gate",
     "Policy",
@@ -39,7 +40,8 @@ COMPONENTS: tuple[Component, ...] = ("text_classifier", "image_classifier", "enc
 BRINGS: Mapping[str, tuple[str, ...]] = {"encoder": ("ranker",)}
 """What a component's run makes anew besides: a ranker means nothing in another embedding space."""
 LABEL_DELAY_US = HOUR_US // 2  # of `flows/offline/inputs.py`, which takes seconds to import
-_NEEDS_DATA = {"amount", "performance", "always"}
+NEEDS_DATA = frozenset({"amount", "performance", "always"})
+"""Kinds of triggers that look at data rather than at the clock alone."""
 
 
 def _window(value: Any) -> Any:
@@ -125,7 +127,7 @@ class Policy(Strict):
     def _possible(self) -> Policy:
         for name, component in self.components.items():
             kinds = set(kinds_of(component.trigger))
-            if self.ingest is None and (needs := sorted(kinds & _NEEDS_DATA)):
+            if self.ingest is None and (needs := sorted(kinds & NEEDS_DATA)):
                 raise PydanticCustomError(
                     "needs_ingest",
                     "found a trigger of {kind} for {name} without ingest; expected `ingest: 15m` or so in "
@@ -160,7 +162,7 @@ class Policy(Strict):
     @property
     def needs_data(self) -> bool:
         """Whether any trigger looks at data rather than at the clock alone."""
-        return any(_NEEDS_DATA & set(kinds_of(c.trigger)) for c in self.components.values())
+        return any(NEEDS_DATA & set(kinds_of(c.trigger)) for c in self.components.values())
 
 
 def triggers_of(policy: Policy, memory: dict[str, dict[str, Any]] | None = None) -> dict[str, Trigger]:

@@ -18,7 +18,8 @@ from flows import cli
 from flows.commands import status as status_verb
 from flows.offline import gate, inputs
 from flows.policies import policy as policies
-from flows.policies.estimate import Recorded, estimate
+from flows.policies.costs import NEWEST, Recorded
+from flows.policies.estimate import estimate
 from flows.policies.home import DEFAULT, default_policy, set_policy
 from flows.policies.live import Live, Outcome
 from flows.policies.overview import overview
@@ -75,10 +76,13 @@ def test_what_is_foretold_goes_on_from_what_the_triggers_remember(home: Home) ->
     assert foretold(p, now_us=later)["ranker"][0] == later + DAY_US
 
 
-def recorded(*cpu: float, artifact: str = "ranker", **params: Any) -> FakeRegistry:
-    registry = FakeRegistry()
+def recorded(
+    *cpu: float, artifact: str = "ranker", warm: str = "", to: FakeRegistry | None = None, **params: Any
+) -> FakeRegistry:
+    registry = to or FakeRegistry()
     for seconds in cpu:
-        record: dict[str, Any] = {"resources": {"cpu_s": seconds}, "metrics": {}, "snapshot": {}}
+        snapshot = {"recipe": {"warm": warm}}
+        record: dict[str, Any] = {"resources": {"cpu_s": seconds}, "metrics": {}, "snapshot": snapshot}
         params = {"window_d": 7.0, "fraction": 1.0} | params
         registry.log_training(artifact, params=params, lineage={}, artifact={}, **record)
     return registry
@@ -114,6 +118,86 @@ def test_an_estimate_says_what_it_does_not_know(home: Home) -> None:
     scaled = estimate(third, settings, registry=recorded(10.0, 12.0))
     assert scaled["components"]["ranker"]["cpu_s_per_run"] == pytest.approx(5.5)
     assert any("scaled" in note for note in scaled["notes"])
+
+
+def test_what_fires_more_rarely_than_a_month_is_not_nothing(home: Home) -> None:
+    settings = Settings(home=home.root)
+    for every, a_day in (("60d", 1 / 60), ("400d", 1 / 400)):
+        p = policy(None, ranker={"kind": "interval", "every": every})
+        found = estimate(p, settings, registry=recorded(10.0, 12.0, 14.0))
+        assert found["runs_per_day"] == pytest.approx(a_day, rel=0.1)
+        assert found["cpu_s_per_day"] == pytest.approx(12.0 * a_day, rel=0.1)
+    registry = recorded(10.0, 12.0)
+    recorded(30.0, 31.0, artifact="text_classifier", to=registry)
+    p = policy(None, ranker=DAILY, text_classifier={"kind": "interval", "every": "9999w"})
+    found = estimate(p, settings, registry=registry)
+    assert found["components"]["text_classifier"]["runs_per_day"] is None
+    assert any("text_classifier: not fired" in note for note in found["notes"])
+    assert (found["low"], found["high"]) == (None, None)
+    assert found["cpu_s_per_day"] == pytest.approx(11.0, rel=0.01)
+    never = estimate(policy(None, ranker={"kind": "never"}), settings, registry=FakeRegistry())
+    assert (never["cpu_s_per_day"], never["low"], never["high"]) == (0.0, 0.0, 0.0)
+
+
+def test_what_a_run_makes_for_several_components_is_counted_once(home: Home) -> None:
+    settings, registry = Settings(home=home.root), FakeRegistry()
+    cost = {"encoder": 100.0, "vector_index": 20.0, "ranker": 10.0, "lexical_index": 5.0, "image_index": 2.0,
+            "speller": 1.0}  # fmt: skip
+    for artifact, seconds in cost.items():
+        recorded(seconds, seconds, artifact=artifact, to=registry)
+    p = policy(None, encoder=DAILY, ranker=DAILY, indexes=DAILY)
+    found = estimate(p, settings, registry=registry)
+    assert found["cpu_s_per_day"] == pytest.approx(sum(cost.values()))
+    by_component = [part["cpu_s_per_day"] for part in found["components"].values()]
+    assert sum(by_component) == pytest.approx(sum(cost.values()))
+    assert found["components"]["indexes"]["cpu_s_per_run"] == pytest.approx(28.0)
+    apart = policy(None, encoder=DAILY, ranker={"trigger": DAILY, "gate": {"margin": 0.1}}, indexes=DAILY)
+    twice = estimate(apart, settings, registry=registry)
+    assert twice["cpu_s_per_day"] == pytest.approx(sum(cost.values()) + cost["ranker"])
+
+
+def test_an_estimate_names_every_artifact_that_it_lacks_and_gives_no_range_then(home: Home) -> None:
+    settings = Settings(home=home.root)
+    p = policy(None, image_classifier=DAILY, ranker=DAILY)
+    registry = recorded(10.0, 12.0)
+    recorded(3.0, 4.0, artifact="image_classifier", to=registry)
+    found = estimate(p, settings, registry=registry)
+    assert any("no recorded run of image_index:" in note for note in found["notes"])
+    assert (found["low"], found["high"]) == (None, None)
+    assert found["cpu_s_per_day"] == pytest.approx(14.5)
+    home.run.mkdir(parents=True, exist_ok=True)
+    made = {"ranker": "ranker-1", "text_classifier": "text_classifier-1"}  # a shop without photos
+    line = {"component": "all", "made": made, "process_cpu_s": 5.0, "train_cpu_s": {"ranker": 4.0}}
+    (home.run / "refreshes.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(line) + "\n")
+    found = estimate(p, settings, registry=recorded(10.0, 12.0))
+    assert any("image_classifier, image_index: this home has nothing" in note for note in found["notes"])
+    assert found["cpu_s_per_day"] == pytest.approx(12.0)
+    assert found["low"] < 12.0 < found["high"]
+
+
+def test_an_estimate_tells_warm_starts_from_cold_ones(home: Home) -> None:
+    settings, registry = Settings(home=home.root), recorded(10.0, 12.0)
+    warm = policy(None, ranker={"trigger": DAILY, "start": "warm"})
+    found = estimate(warm, settings, registry=registry)
+    assert found["cpu_s_per_day"] == pytest.approx(11.0)
+    assert any("no recorded run that began warm" in note for note in found["notes"])
+    recorded(2.0, 4.0, warm="ab12", to=registry)
+    found = estimate(warm, settings, registry=registry)
+    assert found["cpu_s_per_day"] == pytest.approx(3.0)
+    assert not any("began" in note for note in found["notes"])
+    assert estimate(policy(None, ranker=DAILY), settings, registry=registry)["cpu_s_per_day"] == 11.0
+
+
+def test_the_newest_trainings_count_however_many_there_are(home: Home) -> None:
+    class Long(FakeRegistry):
+        """Lists no more than the newest thousand, as the real one."""
+
+        def recorded(self, name: str) -> list[dict[str, Any]]:
+            return super().recorded(name)[:1_000]
+
+    registry = recorded(*[100.0] * 1_500, *[10.0] * NEWEST, to=Long())
+    found = estimate(policy(None, ranker=DAILY), Settings(home=home.root), registry=registry)
+    assert (found["cpu_s_per_day"], found["recorded_runs"]) == (10.0, NEWEST)
 
 
 def test_an_estimate_of_a_trigger_that_waits_for_data_replays_the_log(home: Home) -> None:
@@ -174,7 +258,7 @@ def test_estimate_on_the_command_line(
     code, out, _ = run(capsys, home, "policy", "estimate")
     assert code == 0
     assert "what it costs is not known" in out
-    assert "no recorded run of ranker" in out
+    assert "no recorded run of encoder, image_classifier" in out
 
 
 def test_up_refuses_a_wrong_policy_before_anything_is_done(
