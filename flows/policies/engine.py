@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.policies.policy import BRINGS, ComponentPolicy, Policy
+from flows.policies.strict import duration_text
 from flows.policies.triggers.interval import Interval
 from flows.policies.triggers.trigger import Decision, NewData, Trigger
 
@@ -53,7 +54,8 @@ class Engine:
         held = memory.setdefault("triggers", {})
         specs: dict[str, Any] = {name: c.trigger for name, c in policy.components.items()}
         if policy.ingest is not None:
-            specs[INGEST] = Interval(kind="interval", every=policy.ingest)
+            every = duration_text(policy.ingest)
+            specs[INGEST] = Interval.model_validate({"kind": "interval", "every": every})
         for name in set(held) - set(specs):
             del held[name]
         self.triggers: dict[str, Trigger] = {}

@@ -11,10 +11,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from flows.policies.strict import Duration, Strict, duration_text, parse_duration
+from flows.policies.strict import Duration, Strict, by_default, duration_text, parse_duration
 from flows.policies.triggers.kinds import KINDS, AnyTrigger, kinds_of
 from flows.policies.triggers.trigger import Trigger
 from infra.clock import DAY_US, HOUR_US
@@ -45,12 +52,13 @@ NEEDS_DATA = frozenset({"amount", "performance", "always"})
 
 
 def _window(value: Any) -> Any:
-    return None if value is None or value == "all" else parse_duration(value)
+    return None if value == "all" else parse_duration(value)
 
 
 Window = Annotated[
     int | None,
     BeforeValidator(_window),
+    PlainSerializer(lambda us: "all" if us is None else duration_text(us), return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^(all|\d+(\.\d+)?[smhdw])$", "examples": ["7d", "all"]}),
 ]
 
@@ -81,7 +89,7 @@ class ComponentPolicy(Strict):
 
     trigger: AnyTrigger
     """When it is made anew."""
-    window: Window = 7 * DAY_US
+    window: Window = by_default("7d")
     """Shop time before the watermark that it learns from, or `all`."""
     fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     """Share of that data; shares are nested."""
@@ -118,7 +126,7 @@ class Policy(Strict):
     """Of small letters, digits, - and _."""
     components: Annotated[dict[Component, ComponentPolicy], Field(min_length=1)]
     """Those that are not named stay as they are."""
-    tick: Duration = 60_000_000
+    tick: Duration = by_default("1m")
     """How often triggers are asked."""
     ingest: Duration | None = None
     """How often new events are taken in; by default with each run only."""
@@ -206,11 +214,6 @@ def parse_policy(text: str, *, source: str = "policy") -> Policy:
 def policy_text(policy: Policy) -> str:
     """The YAML of a policy; `parse_policy` makes the same of it again."""
     data = policy.model_dump(mode="json", exclude_defaults=True)
-    for name, component in policy.components.items():
-        if component.window is None:
-            data["components"][name]["window"] = "all"
-        elif "window" in data["components"][name]:
-            data["components"][name]["window"] = duration_text(component.window)
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 

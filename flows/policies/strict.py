@@ -10,12 +10,20 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from infra.clock import DAY_US, HOUR_US, SECOND_US
 
-__all__ = ["Duration", "Strict", "duration_text", "parse_duration"]
+__all__ = ["Duration", "Strict", "by_default", "duration_text", "parse_duration"]
 
 _UNITS = {"s": SECOND_US, "m": 60 * SECOND_US, "h": HOUR_US, "d": DAY_US, "w": 7 * DAY_US}
 _PATTERN = r"^\d+(\.\d+)?[smhdw]$"
@@ -45,9 +53,7 @@ class Strict(BaseModel):
 
 
 def parse_duration(value: Any) -> int:
-    """Microseconds of `15m`, `1.5d`; those that are microseconds already stay. PydanticCustomError else."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= SECOND_US:
-        return value
+    """Microseconds of `15m`, `1.5d`; PydanticCustomError for anything else, numbers without a unit too."""
     if isinstance(value, str) and re.match(_PATTERN, value.strip()):
         found = round(float(value.strip()[:-1]) * _UNITS[value.strip()[-1]])
         if found > 0:
@@ -60,7 +66,12 @@ def duration_text(us: int) -> str:
     for unit, size in reversed(_UNITS.items()):
         if unit != "w" and us % size == 0:
             return f"{us // size}{unit}"
-    return f"{us / SECOND_US:g}s"
+    return f"{us // SECOND_US}.{us % SECOND_US:06d}".rstrip("0") + "s"
+
+
+def by_default(text: str) -> Any:
+    """A field's default: microseconds in Python, the text in the schema."""
+    return Field(default=parse_duration(text), json_schema_extra={"default": text})
 
 
 Duration = Annotated[

@@ -81,6 +81,13 @@ def test_a_policy_has_what_the_file_says(tmp_path: Path) -> None:
             "found 'soon'; expected a number with a unit",
         ),
         (changed(trigger={"kind": "interval", "every": 10}), "found 10; expected a number with a unit"),
+        (
+            changed(trigger={"kind": "interval", "every": 86_400_000}),
+            "found 86400000; expected a number with a unit",
+        ),
+        (changed(window=604_800_000_000), "found 604800000000; expected a number with a unit"),
+        (changed(window=None), "components.ranker.window: found None; expected"),
+        (changed(tick=60_000_000), "tick: found 60000000; expected a number with a unit"),
         (changed(trigger={"kind": "interval", "every": "5s"}), "found 5s for ranker with a tick of 1m"),
         (changed(trigger={"kind": "random", "count": 99, "span": "1h"}), "with a tick of 1m"),
         (changed(trigger={"kind": "cron", "at": "61 * * * *"}), "found '61 * * * *'"),
@@ -144,6 +151,8 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_durations_are_written_as_they_are_read() -> None:
     for text in ("90s", "15m", "6h", "1d", "36h", "14d"):
         assert duration_text(parse_duration(text)) == text
+    for us in (1, 1_234_567_500_001, 90 * DAY_US + 1_500_000):
+        assert parse_duration(duration_text(us)) == us
     assert parse_duration("1.5d") == 36 * HOUR_US
     assert parse_duration("2w") == 14 * DAY_US
 

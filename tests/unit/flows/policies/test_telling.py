@@ -6,11 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from data.segments import write_segments
 from data.store import ingest_segments
@@ -23,7 +26,7 @@ from flows.policies.estimate import estimate
 from flows.policies.home import DEFAULT, default_policy, set_policy
 from flows.policies.live import Live, Outcome
 from flows.policies.overview import overview
-from flows.policies.policy import Gate, parse_policy, policy_schema
+from flows.policies.policy import Gate, parse_policy, policy_schema, policy_text
 from flows.policies.show import STRIP, foretold, shown
 from infra.clock import DAY_US, HOUR_US, ManualClock
 from infra.settings import REPOSITORY, Home, Settings
@@ -38,6 +41,31 @@ DOCS = REPOSITORY / "docs"
 def test_the_schema_in_the_docs_is_current() -> None:
     held = json.loads((DOCS / "policy.schema.json").read_text())
     assert held == policy_schema(), "run `shelflife policy schema > docs/policy.schema.json`"
+
+
+def with_default(schema: Any) -> Iterator[dict[str, Any]]:
+    """The parts of a schema that have a default."""
+    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        if isinstance(part, dict) and "default" in part and "properties" not in part:
+            yield part
+        yield from with_default(part)
+
+
+def test_the_schema_takes_its_own_defaults_and_what_is_read_and_nothing_else() -> None:
+    schema = policy_schema()
+    found = list(with_default(schema))
+    assert len(found) > 15
+    for part in found:
+        Draft202012Validator({**part, "$defs": schema["$defs"]}).validate(part["default"])
+    assert schema["properties"]["tick"]["default"] == "1m"
+    assert schema["$defs"]["ComponentPolicy"]["properties"]["window"]["default"] == "7d"
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", (DOCS / "policies.md").read_text(), flags=re.M | re.S)
+    whole = Draft202012Validator(schema)
+    for text in (example, DEFAULT, policy_text(parse_policy(example))):
+        whole.validate(yaml.safe_load(text))
+    assert not whole.is_valid(yaml.safe_load(DEFAULT) | {"tick": 60_000_000})
+    tick = default_policy().model_copy(update={"tick": 1}).model_dump(mode="json")["tick"]
+    assert (default_policy().tick, tick) == (60_000_000, "0.000001s")
 
 
 def test_the_example_of_the_docs_is_a_policy_and_every_key_stands_there() -> None:
