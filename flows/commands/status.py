@@ -35,15 +35,16 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
     if "now_us" not in report:
         return
     release, ingest = report["release"], report["ingest"]
+    whole = not report["problems"]
     if release is None:
-        yield "release: none; `shelflife refresh` makes one"
+        yield "release: none; `shelflife refresh` makes one" if whole else "release: none that can be read"
     else:
         yield (
             f"release: {release['release_id']}, live for {_age(release['age_s'])} by {release['by']}, "
             f"of data {_age(release['watermark_age_s'])} old"
         )
     if ingest is None:
-        yield "ingest: nothing yet; `shelflife ingest`"
+        yield "ingest: nothing yet; `shelflife ingest`" if whole else "ingest: nothing that can be read"
     else:
         held = f", {ingest['quarantined']:,} rows in quarantine" if ingest["quarantined"] else ""
         yield f"ingest: {ingest['rows']:,} rows, {_age(ingest['lag_s'])} behind{held}"

@@ -39,7 +39,7 @@ def overview(settings: Settings) -> dict[str, Any]:
         "now_us": now,
         "release": release,
         "artifacts": artifacts,
-        "ingest": _ingest(layout, now),
+        "ingest": _ingest(layout, now, problems),
         "policy": _policy(layout, now, problems),
         "verdicts": _verdicts(layout, refreshes),
         "refused": refusals(layout),
@@ -77,10 +77,12 @@ def _release(layout: Home, now: int, problems: list[str]) -> tuple[dict[str, Any
     return live, made
 
 
-def _ingest(layout: Home, now: int) -> dict[str, Any] | None:
+def _ingest(layout: Home, now: int, problems: list[str]) -> dict[str, Any] | None:
     try:
         status = read_status(layout)
-    except InputError:
+    except InputError as error:
+        if (layout.snapshots / "status.json").exists():  # else nothing was ingested yet
+            problems.append(str(error))
         return None
     return {
         "commit": status["commit"],

@@ -326,6 +326,21 @@ def test_status_is_one_screen(home: Home) -> None:
     assert len(text.splitlines()) < 40
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [("{", "is no JSON document"), ('{"schema": 99}', "of a newer Shelflife")]
+)
+def test_status_says_why_it_cannot_tell_of_the_ingest(home: Home, text: str, said: str) -> None:
+    settings = Settings(home=home.root)
+    assert overview(settings)["problems"] == []
+    assert "ingest: nothing yet" in status_verb.describe(overview(settings))
+    home.snapshots.mkdir(parents=True)
+    (home.snapshots / "status.json").write_text(text)
+    document = overview(settings)
+    assert document["ingest"] is None
+    assert said in document["problems"][0]
+    assert "nothing yet" not in status_verb.describe(document)
+
+
 def test_a_failed_run_stands_in_status(home: Home) -> None:
     set_policy(home, policy(None, ranker=DAILY))
     shop = Shop(home)
