@@ -5,11 +5,15 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, table, verb
+from infra.settings import Home
+
+if TYPE_CHECKING:
+    from flows.policies.policy import Policy
 
 app = verb("Check a policy of retraining, show what it does when, and estimate what it costs.")
 
@@ -48,14 +52,12 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show what is made anew when, and the week ahead; of a file, or of the home with what runs there."""
-    from flows.policies.home import policy_of
-    from flows.policies.policy import load_policy
     from flows.policies.show import shown
     from infra.clock import open_clock
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     layout = session.settings.layout
-    policy = policy_of(layout) if file is None else load_policy(file)
+    policy = _asked_for(file, layout)
     now = open_clock(layout.clock).now_us()
     document = shown(policy, now_us=now, layout=layout if file is None else None)
     session.emit(document, describe(document))
@@ -71,11 +73,9 @@ def estimate(
 ) -> None:
     """Estimate from this home's recorded runs what a policy costs a day."""
     from flows.policies.estimate import estimate as estimated
-    from flows.policies.home import policy_of
-    from flows.policies.policy import load_policy
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
-    policy = policy_of(session.settings.layout) if file is None else load_policy(file)
+    policy = _asked_for(file, session.settings.layout)
     with session.progress("estimate") as say:
         say("reading the recorded runs")
         document = estimated(policy, session.settings)
@@ -152,6 +152,14 @@ def describe_estimate(document: Mapping[str, Any]) -> str:
 def when(us: int) -> str:
     """A time in UTC, to the minute."""
     return f"{datetime.datetime.fromtimestamp(us / 1e6, datetime.UTC):%Y-%m-%d %H:%M}"
+
+
+def _asked_for(file: Path | None, layout: Home) -> Policy:
+    """The policy of a file, or of the home without one."""
+    from flows.policies.home import policy_of
+    from flows.policies.policy import load_policy
+
+    return policy_of(layout) if file is None else load_policy(file)
 
 
 def _figure(value: float | None) -> str | None:

@@ -6,7 +6,7 @@ found and what is expected. It decides nothing; `triggers_of` makes of it what d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -195,7 +195,7 @@ def parse_policy(text: str, *, source: str = "policy") -> Policy:
     """The policy that a YAML text describes; `source` names it in errors."""
     try:
         data = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of a day that is none
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -224,8 +224,7 @@ def policy_schema() -> dict[str, Any]:
 
 
 def _periods(trigger: Any) -> list[int]:
-    own = {"interval": "every", "random": "span"}.get(trigger.kind)
-    periods = [getattr(trigger, own)] if own else []
+    periods = [trigger.every] if trigger.kind == "interval" else []
     if trigger.kind == "random":
         periods = [trigger.span // trigger.count]
     return periods + [p for inner in getattr(trigger, "of", ()) for p in _periods(inner)]
@@ -256,6 +255,10 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         seen = set()
         for key, _ in node.value:
             name = self.construct_object(key, deep=True)
+            if not isinstance(name, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "found a list or mapping as a key; expected a text", key.start_mark
+                )
             if name in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"found the key {name!r} twice; expected it once", key.start_mark

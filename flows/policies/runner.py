@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.offline.backlog import cancel_backlog
-from flows.policies.home import policy_of
 from flows.policies.live import Live
-from flows.policies.policy import COMPONENTS, Policy
+from flows.policies.policy import COMPONENTS
 from flows.policies.prefect_runs import PrefectRuns
 from infra.clock import open_clock
 from infra.errors import ShelflifeError
@@ -31,8 +30,12 @@ log = logging.getLogger("shelflife.runner")
 TICK_S = 1.0  # wall seconds between two looks at the shop clock
 
 
-def deployments(home: Path, policy: Policy, *, seed: int) -> list[Any]:
-    """`refresh/<component>` for the policy's runs; the others are there to be run by hand."""
+def deployments(home: Path, *, seed: int) -> list[Any]:
+    """`refresh/<component>` for a policy's runs; the others are there to be run by hand.
+
+    They say nothing of the policy, which may change while they are served: the name, tags and parameters of
+    each run do.
+    """
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.types.entrypoint import EntrypointType
 
@@ -46,13 +49,10 @@ def deployments(home: Path, policy: Policy, *, seed: int) -> list[Any]:
     }
     made = []
     for name in COMPONENTS:
-        part = policy.components.get(name)
-        words = "is not made anew" if part is None else f"is made anew: {part.trigger.words()}"
-        made.append(
-            loop.refresh_flow.to_deployment(
-                name=name, description=f"By the policy {policy.name}, {name} {words}.", **common
-            )
+        words = (
+            f"Makes {name} anew when the home's policy says so: `shelflife policy show`, `shelflife status`."
         )
+        made.append(loop.refresh_flow.to_deployment(name=name, description=words, **common))
     by_hand = (loop.ingest_flow, loop.train_flow, loop.index_flow, loop.promote_flow, loop.refresh_flow)
     return made + [flow.to_deployment(name=flow.name, **common) for flow in by_hand]
 
@@ -83,7 +83,7 @@ def main(home: Path) -> None:
     if cancelled:
         log.warning("ended or cancelled %d runs of an earlier runner; each newest one is kept", cancelled)
     stop = threading.Event()
-    served = deployments(settings.home, policy_of(settings.layout), seed=settings.seed)
+    served = deployments(settings.home, seed=settings.seed)
     thread = threading.Thread(target=watch, args=(settings, stop), name="policy", daemon=True)
     thread.start()
     try:

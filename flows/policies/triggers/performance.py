@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from flows.policies.strict import Strict
 from flows.policies.triggers.sequential import Capital, lower_bound
@@ -33,7 +34,18 @@ class Performance(Strict):
     reference: int = Field(default=1_000, ge=50, le=20_000)
     """Sessions from which the expectation is learned after a promotion."""
     expected: float | None = Field(default=None, gt=0.0, le=1.0)
-    """The expectation, if it is not to be learned."""
+    """The expectation, if it is not to be learned; above the tolerance."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Performance:
+        if self.expected is not None and self.expected <= self.tolerance:
+            raise PydanticCustomError(
+                "performance",
+                "found expected {expected} with a tolerance of {tolerance}; expected more than that, "
+                "or it could never fire",
+                {"expected": f"{self.expected:g}", "tolerance": f"{self.tolerance:g}"},
+            )
+        return self
 
     def trigger(self, memory: dict[str, Any]) -> PerformanceTrigger:
         """The trigger, going on from what it remembers."""
@@ -92,4 +104,6 @@ class PerformanceTrigger:
         fire = capital >= 1 / alpha
         mean = memory["sum"] / memory["tested"] if memory["tested"] else float("nan")
         found = f"{mean:.4f} over {memory['tested']:,} sessions, {expected:.4f} expected"
+        if bound <= spec.tolerance:
+            return Decision(False, f"{spec.measure} {found}: too low to tell a fall of {spec.tolerance:g}")
         return Decision(fire, f"{spec.measure} {found} (evidence {capital:.3g} of {1 / alpha:g})")

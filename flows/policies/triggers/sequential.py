@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 __all__ = ["BETS", "BLOCK", "Capital", "lower_bound"]
 
 BETS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
-"""λ, each with the same share: the best one is about the drop over the variance."""
+"""λ, each with the same share: the best one is about the drop over the variance. All below 1, so that no
+outcome in [0, 1] takes the whole capital."""
 BLOCK = 25
 """Outcomes from one time at which a fall may begin to the next; the k-th has a share of 1/(k(k+1))."""
 
@@ -27,7 +28,7 @@ class Capital:
 
     def __init__(self, mean: float, memory: dict[str, Any]) -> None:
         self.mean, self.memory = mean, memory
-        self._bets = np.array([b for b in BETS if b * (1 - mean) < 1.0])
+        self._bets = np.array(BETS)
 
     def take(self, outcomes: NDArray[np.float64], *, alpha: float) -> float:
         """The capital after these outcomes; it is not taken further once it has reached 1/α."""

@@ -103,6 +103,10 @@ def test_a_policy_has_what_the_file_says(tmp_path: Path) -> None:
             "found always within",
         ),
         (changed(trigger={"kind": "performance", "false_alarms": 0}, ingest="1h"), "found 0; expected"),
+        (
+            changed(trigger={"kind": "performance", "expected": 0.01, "tolerance": 0.02}, ingest="1h"),
+            "found expected 0.01 with a tolerance of 0.02; expected more than that",
+        ),
         (changed(fraction=1.5), "components.ranker.fraction: found 1.5; expected less than or equal to 1"),
         (changed(fraction=float("nan")), "components.ranker.fraction: found nan"),
         (changed(start="tepid"), "found 'tepid'; expected 'cold' or 'warm'"),
@@ -133,7 +137,13 @@ def test_what_is_wrong_is_one_line(data: Any, said: str) -> None:
     assert "docs/policies.md" in text
 
 
-@pytest.mark.parametrize("text", ["name: [", "a: 1\na: 2\n", "name: !!python/object:os.system x", "\t"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: [", "a: 1\na: 2\n", "name: !!python/object:os.system x", "\t",
+        "? [a]\n: 1\n", "components: {{a: b}: 1}", "name: 2024-13-45", "a: " + "[" * 5_000,
+    ],
+)  # fmt: skip
 def test_what_is_no_plain_yaml_is_one_line(text: str) -> None:
     with pytest.raises(ConfigError, match="is no YAML") as error:
         parse_policy(text)

@@ -151,14 +151,15 @@ def fires_after(spec: dict[str, Any], outcomes: Any, *, step: int) -> int | None
 
 
 def test_false_alarms_are_as_rare_as_stated() -> None:
-    """120 streams of 3,000 sessions, looked at every 100, without a fall: at most as many fire as stated."""
-    spec = SPECS["performance"] | {"false_alarms": 0.2}
-    fired = sum(fires_after(spec, stream(0.5, 3_000, seed), step=100) is not None for seed in range(60))
-    assert fired <= 0.2 * 60
-    given = spec | {"expected": 0.5}
-    fired = sum(fires_after(given, stream(0.5, 3_000, seed), step=100) is not None for seed in range(60))
-    assert fired <= 0.2 * 60 + 3 * np.sqrt(60 * 0.2 * 0.8)
-    loose = spec | {"expected": 0.6}  # the same test does fire where the expectation is not met
+    """60 streams of 3,000 sessions without a fall, looked at every 100: no more fire than stated.
+
+    Once where the expectation is learned, once where it is given; but for what 60 draws may be off by.
+    """
+    learned = SPECS["performance"] | {"false_alarms": 0.2}
+    for spec in (learned, learned | {"expected": 0.5}):
+        fired = sum(fires_after(spec, stream(0.5, 3_000, seed), step=100) is not None for seed in range(60))
+        assert fired <= 0.2 * 60 + 3 * np.sqrt(60 * 0.2 * 0.8)
+    loose = learned | {"expected": 0.6}  # the same test does fire where the expectation is not met
     assert all(fires_after(loose, stream(0.5, 3_000, seed), step=100) for seed in range(20))
 
 
@@ -191,6 +192,13 @@ def test_another_version_brings_another_expectation() -> None:
     assert t.inform(NewData(2, outcomes={"ctr": stream(0.05, 900, 3)}, version="b")).fire
     t.fired(2)  # refused by the gate: the same version, the same expectation
     assert t.inform(NewData(3, outcomes={"ctr": stream(0.05, 900, 4)}, version="b")).fire
+
+
+def test_an_expectation_that_is_too_low_to_fall_is_told() -> None:
+    t = trigger(SPECS["performance"] | {"tolerance": 0.5})
+    decision = t.inform(NewData(0, outcomes={"ctr": stream(0.3, 900, 1)}, version="a"))
+    assert not decision.fire
+    assert "too low to tell a fall of 0.5" in decision.why
 
 
 def test_the_lower_bound_is_below_the_mean_as_often_as_stated() -> None:
