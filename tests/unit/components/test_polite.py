@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -58,6 +59,16 @@ def test_it_leaves_no_trace_even_after_an_error() -> None:
     with pytest.raises(ValueError, match="broken"), polite(lambda: False):
         raise ValueError("broken")
     assert sys.getprofile() is None
+
+
+def test_no_garbage_is_looked_for_meanwhile() -> None:
+    assert gc.isenabled()
+    with polite(lambda: False):
+        assert not gc.isenabled()
+        made = [[] for _ in range(10)]
+    assert gc.isenabled()
+    assert not any(each is one for one in gc.get_objects(0) for each in made)
+    gc.unfreeze()
 
 
 def test_the_gate_says_whether_a_request_is_answered_but_not_for_a_reader() -> None:
