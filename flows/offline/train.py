@@ -251,7 +251,8 @@ def _checkpoint(
 ) -> Checkpoint:
     """Where this very training goes on from: same data, settings, models beneath it, and code."""
     begun = parts.artifacts[name].content if warm and name in parts.artifacts else ""
-    same = [name, inputs.snapshot, seed, begun, scorers_key(parts.artifacts), FEATURE_SCHEMA, _code()]
+    chosen = [inputs.snapshot, inputs.since_us, inputs.watermark_us, inputs.fraction, inputs.half_life_d]
+    same = [name, chosen, seed, begun, scorers_key(parts.artifacts), FEATURE_SCHEMA, _code()]
     key = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
     return Checkpoint(_checkpoint_path(settings, name), key)
 
