@@ -176,7 +176,7 @@ class MlflowRegistry:
 
     def recorded(self, name: str) -> list[dict[str, Any]]:
         """As Registry.recorded."""
-        wanted = "attributes.run_name = '{}'".format(name.replace("'", ""))
+        wanted = "attributes.run_name = '{}' and attributes.status = 'FINISHED'".format(name.replace("'", ""))
         with self._read() as (client, experiment):
             found = client.search_runs([experiment], wanted, max_results=1_000)
         return [

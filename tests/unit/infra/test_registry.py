@@ -26,6 +26,16 @@ def test_two_processes_see_the_same(registry_folder: Path) -> None:
     assert MlflowRegistry(registry_folder).champion_release() == "r1"
 
 
+def test_a_run_that_was_killed_is_not_among_the_recorded(registry_folder: Path) -> None:
+    registry = MlflowRegistry(registry_folder)
+    registry.log_run("refresh", metrics={"cpu_s": 1.0})
+    with registry._write() as (client, experiment):
+        client.create_run(experiment, run_name="refresh")  # and no end to it
+    again = MlflowRegistry(registry_folder)  # ends it as killed
+    for held in (registry, again):
+        assert [run["metrics"] for run in held.recorded("refresh")] == [{"cpu_s": 1.0}]
+
+
 def test_a_locked_database_is_one_clear_line(registry_folder: Path) -> None:
     registry = MlflowRegistry(registry_folder, busy_s=0.1)
     registry.register_release({"release_id": "r1", "created_us": 5})
