@@ -16,7 +16,7 @@ from pathlib import Path
 from infra.errors import DataError, EnvironmentError_
 from infra.files import sha256_file, sync_dir
 
-__all__ = ["blob_path", "link_files", "put_files", "sweep", "verify_files"]
+__all__ = ["blob_path", "intact", "link_files", "put_files", "sweep", "verify_files"]
 
 
 def blob_path(blobs: Path, digest: str) -> Path:
@@ -78,6 +78,14 @@ def verify_files(folder: Path, files: Mapping[str, str]) -> None:
                 f"{path} is damaged: found content {found[:12]} ({path.stat().st_size} bytes), "
                 f"expected {digest[:12]}; put the artifact and publish the release again"
             )
+
+
+def intact(blobs: Path, files: Mapping[str, str]) -> bool:
+    """Whether the store still has the content of all `files`."""
+    try:
+        return all(sha256_file(blob_path(blobs, digest)) == digest for digest in files.values())
+    except FileNotFoundError:
+        return False
 
 
 def sweep(blobs: Path, referenced: set[str], *, grace_s: float) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from infra.errors import DataError
 from infra.registry import Registry, open_registry
 from infra.resources import measured
 from infra.settings import Home, Settings
+from models.blobs import intact
 from models.release import (
     Artifact,
     Manifest,
@@ -157,13 +158,20 @@ def _record(layout: Home, registry: Registry, verdict: Verdict, cost: dict[str, 
 
 
 def _twin(layout: Home, parts: Parts, watermark_us: int) -> Manifest | None:
-    """The newest published release of the very same parts; an interrupted refresh may have left it."""
+    """The newest published release of the very same parts; an interrupted refresh may have left it.
+
+    None whose files are damaged: an index that was built anew has other files and does not mend them.
+    """
     wanted = {name: _made_of(artifact) for name, artifact in parts.artifacts.items()}
     for manifest in reversed(list_releases(layout)):
         found = {name: _made_of(artifact) for name, artifact in manifest.artifacts.items()}
-        if manifest.watermark_us == watermark_us and found == wanted:
+        if manifest.watermark_us == watermark_us and found == wanted and _is_intact(layout, manifest):
             return manifest
     return None
+
+
+def _is_intact(layout: Home, manifest: Manifest) -> bool:
+    return all(intact(layout.blobs, artifact.files) for artifact in manifest.artifacts.values())
 
 
 def _made_of(artifact: Artifact) -> str:

@@ -8,8 +8,10 @@ from flows.offline.crown import rollback
 from flows.offline.inputs import load_inputs
 from flows.offline.refresh import make, refresh
 from flows.offline.train import Parts
+from infra.files import sha256_file
 from infra.registry import open_registry
 from infra.settings import Settings
+from models.blobs import blob_path
 from models.checkpoints import Checkpoint
 from models.release import champion, load_release, read_manifest, release_folder
 
@@ -75,19 +77,29 @@ def test_a_component_that_was_killed_ends_as_if_left_alone(
     assert loaded[1] is None  # of other data
 
 
-@pytest.mark.parametrize("fraction", [1.0, 0.8])
+@pytest.mark.parametrize(
+    ("file", "fraction", "mended"),
+    [
+        ("ranker/ranker.txt", 1.0, True),  # the same data make the same content
+        ("ranker/ranker.txt", 0.8, False),
+        ("lexical_index/**/meta.json", 1.0, False),  # it names the index' files, anew each time
+    ],
+)
 def test_a_champion_that_is_damaged_is_mended_or_replaced(
-    shop: Settings, caplog: pytest.LogCaptureFixture, fraction: float
+    shop: Settings, caplog: pytest.LogCaptureFixture, file: str, fraction: float, mended: bool
 ) -> None:
     broken = str(champion(shop.layout))
-    path = release_folder(shop.layout, broken) / "ranker" / "ranker.txt"
-    path.chmod(0o644)
-    path.write_bytes(path.read_bytes()[:100])  # of the blob, too: they are one file
+    path = next(release_folder(shop.layout, broken).glob(file))
+    blob = blob_path(shop.layout.blobs, sha256_file(path))
+    blob.chmod(0o644)
+    blob.write_bytes(blob.read_bytes()[:100])
+    path.unlink()
+    path.hardlink_to(blob)  # they are one file, but in this copy of a home
     report = refresh(shop, component="ranker", fraction=fraction)
     assert "cannot be loaded" in caplog.text
     assert "encoder" in report["made"]
-    assert (report["release_id"] == broken) == (fraction == 1.0)  # the same data make the same release
-    assert report["promoted"] == (fraction != 1.0)
+    assert (report["release_id"] == broken) == mended
+    assert report["promoted"] != mended
     assert champion(shop.layout) == report["release_id"]
     load_release(shop.layout, report["release_id"])
 
