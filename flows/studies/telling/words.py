@@ -55,6 +55,9 @@ def verdict(record: StudyRecord) -> str:
     found = record.recommendation
     if found is None:
         return "No policy can be recommended."
+    if _contradicted(record, found):
+        do = "never" if found.interval == NEVER else interval_words(found.interval)
+        return f"Not settled: half of the slices say that {do} is soon enough, the other half that it is not."
     if _rarely(record, found):
         return "Retrain rarely." if found.interval != NEVER else "Retrain rarely: never was soon enough here."
     do = f"etrain {interval_words(found.interval)}, on {_share(found.fraction)}"
@@ -75,6 +78,12 @@ def _rarely(record: StudyRecord, found: Recommendation) -> bool:
     return found.interval == NEVER or (bool(longest) and found.interval == longest[0] and len(set(asked)) > 2)
 
 
+def _contradicted(record: StudyRecord, found: Recommendation) -> bool:
+    """On the slices that it was not chosen on the policy loses more than the margin."""
+    gap = found.difference
+    return record.budget_cpu_s is None and gap is not None and not found.holds and gap.mean > record.margin
+
+
 def _undecided(record: StudyRecord, found: Recommendation) -> bool:
     """The reference was kept for want of evidence, though no gain of fresh weights is shown either."""
     return _is_reference(found) and finding(record.full_minus_state_fresh) != "gain"
@@ -90,7 +99,7 @@ def _advice(record: StudyRecord) -> str:
     if found is None:
         return "No policy can be recommended: too little was measured to compare them."
     who = COMPONENT_NAMES.get(found.component, "model")
-    head = "Retrain rarely: " if _rarely(record, found) else ""
+    head = "Retrain rarely: " if _rarely(record, found) and not _contradicted(record, found) else ""
     do = (
         f"the {who} of the horizon’s start, never retrained,"
         if found.interval == NEVER
@@ -115,7 +124,8 @@ def _against(record: StudyRecord, found: Recommendation, gap: Interval) -> str:
     loses = "loses" if gap.mean >= 0 else "gains"
     bounds = (gap.low, gap.high) if gap.mean >= 0 else (-gap.high, -gap.low)
     by = f"{num(abs(gap.mean), 4)} [{num(bounds[0], 4)}, {num(bounds[1], 4)}] NDCG@10"
-    told = "within the margin of" if found.holds else "not surely within the margin of"
+    beyond = "more than" if _contradicted(record, found) else "not surely within"
+    told = "within the margin of" if found.holds else f"{beyond} the margin of"
     margin = "" if record.budget_cpu_s is not None else f", {told} {num(record.margin)}"
     return f"{loses} {by} against {found.reference}{on}{margin}"
 

@@ -206,6 +206,16 @@ def test_a_claim_that_failed_on_the_other_half_is_not_called_within() -> None:
     assert "not surely within the margin" in words.answer(advised(study(), "12h", holds=False))[0]
 
 
+def test_halves_of_the_slices_that_disagree_settle_nothing() -> None:
+    lost = Interval(0.05, 0.04, 0.06)
+    record = advised(study(), "never", fraction=1.0, difference=lost, holds=False)
+    assert words.verdict(record).startswith("Not settled: half of the slices say that never is soon enough")
+    assert "rarely" not in words.answer(record)[0]
+    assert "more than the margin" in words.answer(record)[0]
+    within = advised(record, "never", difference=Interval(0.001, -0.04, 0.06))
+    assert words.verdict(within).startswith("Retrain rarely")
+
+
 def test_the_shortest_interval_for_want_of_evidence_is_called_that() -> None:
     kept = advised(study(), "6h", fraction=1.0, difference=Interval(0.0, 0.0, 0.0))
     assert words.verdict(kept) == "Retrain each 6 hours, on all of the data."
