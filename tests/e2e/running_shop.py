@@ -145,7 +145,7 @@ def ready(running: Running) -> bool:
 def under_load(
     running: Running, strike: Callable[[], None], back: Callable[[], bool], *, timeout_s: float
 ) -> Struck:
-    """Load while `strike` is done and until 2.5 s after the shop is `back` and ready. Fails where it is not."""
+    """Load while `strike` is done, until 2.5 s after the shop is `back` and ready. Fails where it is not."""
     times: dict[str, int] = {}
     errors: list[BaseException] = []
     ended = threading.Event()
