@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.errors import DataError
 from models.tree_kernel import ALL, scores_into
 
 __all__ = ["CompiledTrees", "Tables", "compile_trees"]
@@ -54,7 +55,9 @@ class CompiledTrees:
     width: int
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Raw scores float64 [n] of features float32 [n, width]."""
+        """Raw scores float64 [n] of features float32 [n, width]; DataError for fewer features."""
+        if features.shape[1] < self.width:  # compiled code would read beyond the rows
+            raise DataError(f"{features.shape[1]} features an item; expected {self.width}")
         scores = np.empty(len(features))
         scores_into(np.ascontiguousarray(features, np.float32), self.tables, scores)
         return scores

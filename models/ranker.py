@@ -8,7 +8,6 @@ a log without signal ends in a ranker that leaves the order as it is.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -195,14 +194,6 @@ class Ranker:
                 f"the ranker in {folder} does not give the scores that it gave when it was trained"
             )
         return ranker
-
-    def about(self) -> dict[str, Any]:
-        """What a registry wants to know."""
-        return {
-            "trees": self.trees,
-            "config": asdict(RankerConfig(chunk=CHUNK)),
-            "feature_schema": FEATURE_SCHEMA,
-        }
 
 
 def _agree(scores: NDArray[np.float64], expected: NDArray[np.float64]) -> bool:

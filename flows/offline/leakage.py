@@ -10,26 +10,22 @@ model.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.search.live import ReleaseView
-from components.search.queries import QueryMemory, class_codes
-from components.search.rank import candidate_inputs
-from components.search.understand import understand
+from components.search.given import GivenItems
 from data.schema import CART, CLICK, IMPRESSION, NONE_ID, ORDER, SURFACES
 from data.shop import Request
 from data.snapshots import read_events
-from data.state import State
 from flows.offline.ingest import ALLOWED_LATENESS_US
 from flows.offline.inputs import Inputs, all_vectors, load_inputs
 from infra.errors import DataError
 from infra.settings import Settings
-from models.candidate_features import FEATURES, candidate_features
+from models.candidate_features import FEATURES
 from models.release import Release, champion, list_releases, load_release
 from models.training_rows import Requests, requests_between, training_rows
 
@@ -41,7 +37,6 @@ TOLERANCE = 2e-3  # of scores of neural nets: one query at a time rounds otherwi
 _NETS = ("vector_score", "user_score", "category_prob")
 _BY_TEXT = ("vector_score", "user_score")
 _SERVED = tuple(SURFACES.index(s) for s in ("search", "recommend"))  # what the log tells whole
-_NO_CODES: NDArray[np.int32] = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -271,7 +266,7 @@ def _served(
     known = events["known_time"].to_numpy()
     until = np.searchsorted(known, picked.state_us, side="right")
     state, done = inputs.opened(), 0
-    view: _View | None = None
+    view: GivenItems | None = None
     columns = {n: events[n].to_numpy() for n in ("event_time", "user_id", "session_id", "surface", "item_id")}
     heads = picked.rows[picked.starts[:-1]]
     queries = events["query"].take(pa.array(heads)).to_pylist()
@@ -280,7 +275,7 @@ def _served(
             state.apply(events.slice(done, int(until[g]) - done))
             done = int(until[g])
         if view is None:
-            view = _View(release, state)
+            view = GivenItems(release, state)
         request = Request(
             SURFACES[int(columns["surface"][head])],
             int(columns["event_time"][head]),
@@ -289,58 +284,12 @@ def _served(
             session_id=int(columns["session_id"][head]),
         )
         rows = picked.rows[picked.starts[g] : picked.starts[g + 1]]
-        features = view.features(request, columns["item_id"][rows])
+        features, _ = view.features(request, columns["item_id"][rows])
         other = features
         if present is not None:
             now = present[1][inputs.state.item_rows(state.item_ids)]
-            other = view.features(request, columns["item_id"][rows], vectors=now)
+            other, _ = view.features(request, columns["item_id"][rows], vectors=now)
         yield rows, features, other
-
-
-class _View:
-    """The serving code's features by one release and one state that goes on."""
-
-    def __init__(self, release: Release, state: State) -> None:
-        self.release, self.state = release, state
-        self.view = ReleaseView(release, state)
-        text = release.text_classifier
-        self._codes = class_codes(text.classes if text else ())
-        self._memory = QueryMemory(release)
-
-    def features(
-        self, request: Request, item_ids: NDArray[np.int64], *, vectors: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
-        """float32 [n, F]; a row of NaN for an item that the state does not know.
-
-        `vectors` float32 [items, dim]: in place of the view's own, by row of the state.
-        """
-        self.view.refresh()
-        live = self.view.live if vectors is None else replace(self.view.live, vectors=vectors)
-        meaning = understand(
-            request,
-            release=self.release,
-            live=live,
-            lists=self.view.catalogue.lists,
-            state=self.state,
-            text_codes=self._codes,
-            image_codes=_NO_CODES,
-            photo=None,
-            memory=self._memory,
-        )
-        rows = self.state.item_rows(item_ids)
-        known = rows >= 0
-        out = np.full((len(rows), len(FEATURES)), np.nan, np.float32)
-        if known.any():
-            vector_scores, user_scores, probs = candidate_inputs(meaning, self.state, live, rows[known])
-            out[known] = candidate_features(
-                self.state,
-                meaning.context,
-                rows[known],
-                vector_scores=vector_scores,
-                user_scores=user_scores,
-                category_probs=probs,
-            )
-        return out
 
 
 def _alike(found: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.bool_]:

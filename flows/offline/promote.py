@@ -14,10 +14,10 @@ from typing import Any
 
 from flows.offline.crown import barred, crown, lift, promoting, reconcile, rollback
 from flows.offline.gate import MARGIN, GateLimits, Verdict, judge, refused
-from flows.offline.inputs import Inputs, load_inputs
+from flows.offline.inputs import GATE_SLICE_US, Inputs, load_inputs
 from flows.offline.refusals import note_verdict
 from flows.offline.train import Parts, drop_checkpoints
-from infra.clock import Clock
+from infra.clock import DAY_US, Clock
 from infra.errors import DataError
 from infra.registry import Registry, open_registry
 from infra.resources import measured
@@ -132,7 +132,7 @@ def _verdict(
         new = load_release(layout, release_id, previous=old)
     except DataError as error:
         return refused(release_id, current, f"it cannot be loaded: {error}", limits)
-    return judge(inputs or load_inputs(layout, window_d=None), new, old, limits=limits)
+    return judge(inputs or load_inputs(layout, window_d=GATE_SLICE_US / DAY_US), new, old, limits=limits)
 
 
 def _loaded(layout: Home, current: str | None) -> Release | None:

@@ -23,7 +23,7 @@ from flows.offline.inputs import Inputs, Scorers, clicked_pairs, clicked_queries
 from flows.offline.photos import fit_photos, shop_photos
 from infra.clock import Clock
 from infra.errors import DataError
-from infra.resources import Cost, cpu_s, measured, nice_down
+from infra.resources import Cost, measured
 from infra.settings import Settings
 from models.candidate_features import FEATURE_SCHEMA
 from models.checkpoints import Checkpoint
@@ -35,13 +35,9 @@ from models.training_rows import TrainingRows
 
 __all__ = [
     "TRAINED",
-    "Cost",
     "Parts",
-    "cpu_s",
     "drop_checkpoints",
     "learned_us",
-    "measured",
-    "nice_down",
     "scorers_key",
     "train_component",
 ]

@@ -11,18 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from components.search.live import Live, ReleaseView
+from components.search.given import GivenItems
+from components.search.live import ReleaseView
 from components.search.pipeline import PipelineConfig, SearchPipeline
-from components.search.queries import QueryMemory, class_codes
-from components.search.rank import ExploreConfig, candidate_inputs
+from components.search.rank import ExploreConfig
 from components.search.retrieve import RetrieveConfig
-from components.search.understand import Meaning, understand
 from data.event_batch import Batch
 from data.shop import Request
-from data.state import State
 from flows.studies.panels.recent import clicked_lately
 from flows.studies.panels.scorers import state_at
-from models.candidate_features import FEATURES, candidate_features
+from models.candidate_features import FEATURES
 from models.release import Release
 
 __all__ = ["POOL", "Moments", "Pool", "Still"]
@@ -30,7 +28,6 @@ __all__ = ["POOL", "Moments", "Pool", "Still"]
 # Candidates of a query, by fused order. On the default world a young ranker beats that of the horizon's
 # start by 0.057 of NDCG@10 in a pool of 60, by 0.071 in one of 120, by 0.078 in one of 200.
 POOL = 120
-_NO_CODES: NDArray[np.int32] = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -48,41 +45,8 @@ class Pool:
     frozen_recent: NDArray[np.int32]
 
 
-class Still:
+class Still(GivenItems):
     """A release with a state that no longer changes: the frozen arm."""
-
-    def __init__(self, release: Release, state: State) -> None:
-        self.release = release
-        self.state = state
-        self.view = ReleaseView(release, state)
-        text = release.text_classifier
-        self._codes = class_codes(text.classes if text else ())
-        self._memory = QueryMemory(release)
-
-    def features(
-        self, request: Request, item_ids: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Features of items for a request, float32 [n, F], and whether the state knows them, bool [n].
-
-        What it does not know is a row of NaN.
-        """
-        meaning = understand(
-            request,
-            release=self.release,
-            live=self.view.live,
-            lists=self.view.catalogue.lists,
-            state=self.state,
-            text_codes=self._codes,
-            image_codes=_NO_CODES,
-            photo=None,
-            memory=self._memory,
-        )
-        rows = self.state.item_rows(item_ids)
-        known = rows >= 0
-        out = np.full((len(rows), len(FEATURES)), np.nan, np.float32)
-        if known.any():
-            out[known] = _features(meaning, self.state, self.view.live, rows[known])
-        return out, known
 
     def recent(self, request: Request) -> NDArray[np.int32]:
         """What the shopper clicked lately, as the state knows it: int32 [REMEMBERED]."""
@@ -120,16 +84,3 @@ class Moments:
         frozen, known = self.still.features(request, ranked.item_ids)
         recent = clicked_lately(self.state, request.user_id, request.session_id)
         return Pool(ranked.item_ids, fresh, frozen, known, recent, self.still.recent(request))
-
-
-def _features(meaning: Meaning, state: State, live: Live, rows: NDArray[np.int32]) -> NDArray[np.float32]:
-    """The features that the rank stage gives these rows."""
-    vector_scores, user_scores, probs = candidate_inputs(meaning, state, live, rows)
-    return candidate_features(
-        state,
-        meaning.context,
-        rows,
-        vector_scores=vector_scores,
-        user_scores=user_scores,
-        category_probs=probs,
-    )
