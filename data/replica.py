@@ -20,7 +20,7 @@ import pyarrow as pa
 from data.journal import JournalGap, JournalTail
 from data.state import State
 from infra.errors import DataError, ShelflifeError
-from infra.files import sync_dir, write_atomic
+from infra.files import clear_unfinished, sync_dir, write_atomic
 from infra.settings import Home
 
 __all__ = ["StateReplica", "current_record", "current_state", "current_state_and_record", "publish_state"]
@@ -77,15 +77,9 @@ def publish_state(
 def _prune(layout: Home, *, keep: int, current: Path) -> None:
     folders = [p for p in layout.states.iterdir() if p.is_dir()]
     whole = sorted((p for p in folders if p.name[0] != "."), key=lambda p: p.stat().st_mtime_ns)
-    dead = [p for p in folders if p.name[0] == "." and not _alive(p)]
-    for folder in [p for p in whole[:-keep] if p != current] + dead:
+    for folder in [p for p in whole[:-keep] if p != current]:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(temporary: Path) -> bool:
-    """Whether the process that writes this `.name.pid.tmp` still runs."""
-    pid = temporary.name.rsplit(".", 2)[-2]
-    return pid.isdecimal() and Path(f"/proc/{pid}").exists()
+    clear_unfinished(layout.states)
 
 
 def current_record(layout: Home) -> dict[str, Any] | None:

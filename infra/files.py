@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
-__all__ = ["append_line", "sha256_file", "sync_dir", "write_atomic"]
+__all__ = ["append_line", "clear_unfinished", "sha256_file", "sync_dir", "write_atomic"]
 
 RECORD_BYTES = 8 << 20
 
@@ -25,6 +26,20 @@ def write_atomic(path: Path, data: bytes) -> None:
     finally:
         beside.unlink(missing_ok=True)
     sync_dir(path.parent)
+
+
+def clear_unfinished(folder: Path) -> int:
+    """Remove `.name.PID.tmp` of writers that were killed, in a folder and below; how many."""
+    removed = 0
+    for path in list(folder.rglob(".*.tmp")):
+        numbers = [part for part in path.name.split(".") if part.isdecimal()]
+        if numbers and not any(Path(f"/proc/{number}").exists() for number in numbers):
+            removed += 1
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+    return removed
 
 
 def append_line(path: Path, line: bytes, *, most_bytes: int = RECORD_BYTES) -> None:

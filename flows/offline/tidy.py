@@ -12,6 +12,7 @@ from typing import Any
 
 from flows.offline.crown import barred, promoting
 from infra.errors import ShelflifeError
+from infra.files import clear_unfinished
 from infra.settings import Settings
 from models.release import champion_record, list_releases, prune
 
@@ -54,4 +55,5 @@ def _leavings(settings: Settings) -> int:
     found += [p for p in layout.run.glob("tmp*") if p.is_dir() and p.stat().st_mtime < before]
     for path in found:
         shutil.rmtree(path, ignore_errors=True)
-    return len(found)
+    written = (layout.releases, layout.blobs, layout.checkpoints, layout.snapshots, layout.segments)
+    return len(found) + sum(clear_unfinished(folder) for folder in written)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from infra.files import append_line, sha256_file, sync_dir, write_atomic
+from infra.files import append_line, clear_unfinished, sha256_file, sync_dir, write_atomic
 
 
 def test_a_file_is_written_with_its_folders_and_nothing_beside(tmp_path: Path) -> None:
@@ -80,3 +81,16 @@ def test_lines_of_many_writers_are_all_there(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: append_line(path, b"%03d" % n), range(200)))
     assert sorted(path.read_bytes().split()) == [b"%03d" % n for n in range(200)]
+
+
+def test_what_killed_writers_left_goes_and_what_others_are_writing_stays(tmp_path: Path) -> None:
+    ended = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
+    inner = tmp_path / "a"
+    (inner / f".made.{ended}.98765432109876.tmp").mkdir(parents=True)
+    left = [inner / f".model.bin.{ended}.tmp", inner / f".made.{ended}.98765432109876.tmp" / "part"]
+    kept = [inner / f".model.bin.{os.getpid()}.tmp", inner / "model.bin", inner / ".plain.tmp"]
+    for path in left + kept:
+        path.write_text("x")
+    assert clear_unfinished(tmp_path) == 2
+    assert sorted(inner.iterdir()) == sorted(kept)
+    assert clear_unfinished(tmp_path / "absent") == 0
