@@ -6,10 +6,13 @@ trained on what. A file of another key, or a damaged one, counts for nothing. It
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +25,10 @@ from models.fitting import batches
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Checkpoint", "Descent", "Saved"]
+__all__ = ["Checkpoint", "Descent", "Saved", "code_key"]
 
 EVERY_S = 2.0  # of work that a kill may cost; a save takes some 20 ms
+_PACKAGES = ("lightgbm", "numpy", "torch")  # another version of one of them would learn otherwise
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,16 @@ class Checkpoint:
                 return Saved({name: held.get_tensor(name) for name in held.keys()}, about["notes"])  # noqa: SIM118
         except (OSError, ValueError, KeyError, SafetensorError):
             return None
+
+
+@lru_cache(maxsize=8)
+def code_key(*folders: Path) -> str:
+    """Names the modules in these folders and the packages that train; equal keys, equal steps."""
+    versions = json.dumps({name: metadata.version(name) for name in _PACKAGES})
+    digest = hashlib.sha256(versions.encode())
+    for path in (p for folder in folders for p in sorted(folder.glob("*.py"))):
+        digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
 """The image classifier of a shop: a base network of the whole photo library, fitted to the shop's items.
 
 The base is trained once a machine, on the library's training photos, and kept in the cache: the photos of
-a shop of 10,000 items alone teach 85 % of the test photos right, the library 92 %. One in twenty training
-photos is kept from every training, for the temperature. It never sees the library's test photos.
+a shop of 10,000 items alone teach 85 % of the test photos right, the library 92 %. A training of it that was
+killed goes on from its checkpoint in the cache. One in twenty training photos is kept from every training,
+for the temperature. It never sees the library's test photos.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+import models
 from data.sources import fashion_mnist
 from flows.offline.inputs import Inputs
 from infra.cache import ensure
 from infra.settings import Settings
-from models.checkpoints import Checkpoint
+from models.checkpoints import Checkpoint, code_key
 from models.image_classifier import ImageClassifier
 from models.image_index import ImageIndex
 from models.residual_network import EMBEDDING_DIM
@@ -70,17 +74,16 @@ def fit_photos(
     classes: list[str],
     *,
     seed: int,
-    init: ImageClassifier | None,
+    init: ImageClassifier,
     checkpoint: Checkpoint | None = None,
 ) -> ImageClassifier:
-    """A classifier of the shop's departments. `init`: the champion's for a warm start, None for the base.
+    """A classifier of the shop's departments. `init`: the champion's for a warm start, else the base.
 
     Departments that are the library's need one epoch, and its photos that were kept back join those of the
     shop for the temperature; others are learnt from the base's shapes in three.
     """
     images, truth = fashion_mnist.load(settings.cache)
-    start = base_classifier(settings) if init is None else init
-    known = set(classes) <= set(start.classes)
+    known = set(classes) <= set(init.classes)
     library: NDArray[np.int32] = np.empty(0, np.int32)
     if set(classes) <= set(fashion_mnist.CLASSES):
         of = {name: i for i, name in enumerate(classes)}
@@ -96,7 +99,7 @@ def fit_photos(
         classes=classes,
         seed=seed,
         epochs=1 if known else 3,
-        init=start,
+        init=init,
         held=calibrates(photos),
         checkpoint=checkpoint,
     )
@@ -105,6 +108,7 @@ def fit_photos(
 def base_classifier(settings: Settings, *, progress: Callable[[str], None] | None = None) -> ImageClassifier:
     """The library's classifier from the cache; made first where it is missing or damaged."""
     folder = settings.cache / _BASE
+    checkpoint = Checkpoint(settings.cache / f"{_BASE}.checkpoint", _base_key())
 
     def make(into: Path) -> None:
         images, truth = fashion_mnist.load(settings.cache)
@@ -116,10 +120,19 @@ def base_classifier(settings: Settings, *, progress: Callable[[str], None] | Non
             epochs=BASE_EPOCHS,
             threads=_THREADS,
             held=calibrates(np.arange(fashion_mnist.TRAIN)),
+            checkpoint=checkpoint,
         ).save(into)
 
-    ensure(folder, make, say=progress)
+    if ensure(folder, make, say=progress):
+        checkpoint.path.unlink(missing_ok=True)
     return ImageClassifier.load(folder)
+
+
+def _base_key() -> str:
+    """Names what the base is trained on and how. The library's photos are the same on every machine."""
+    recipe = [_BASE, fashion_mnist.TRAIN, BASE_EPOCHS, _SEED, _THREADS, _KEPT_BACK]
+    code = code_key(Path(models.__file__).parent)
+    return hashlib.sha256(json.dumps([recipe, code]).encode()).hexdigest()
 
 
 def photos_at_hand(settings: Settings, classifier: ImageClassifier | None) -> bool:

@@ -10,23 +10,23 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
+import data
 import models
 from data.sources import fashion_mnist
 from flows.offline.inputs import Inputs, Scorers, clicked_pairs, clicked_queries, ranker_rows
-from flows.offline.photos import fit_photos, shop_photos
+from flows.offline.photos import base_classifier, fit_photos, shop_photos
 from infra.clock import Clock
 from infra.errors import DataError
 from infra.resources import Cost, measured
 from infra.settings import Settings
 from models.candidate_features import FEATURE_SCHEMA
-from models.checkpoints import Checkpoint
+from models.checkpoints import Checkpoint, code_key
 from models.encoder import Encoder, item_text
 from models.ranker import CHUNK, Ranker, RankerConfig
 from models.release import Artifact, Release, put_artifact
@@ -43,8 +43,8 @@ __all__ = [
 ]
 
 TRAINED = ("text_classifier", "image_classifier", "encoder", "ranker")
-_SCORERS = ("encoder", "text_classifier", "speller")
-_BENEATH = {"ranker": (*_SCORERS, "vector_index")}  # models whose word a training takes
+_SCORERS = ("encoder", "text_classifier", "speller", "vector_index")
+_BENEATH = {"ranker": _SCORERS}  # models whose word a training takes
 MAX_PAIRS = 120_000  # newest clicked queries that an encoder learns from
 QUERY_LIMIT = 60_000  # newest clicked queries that a text classifier learns from
 
@@ -105,8 +105,13 @@ class Parts:
 
 
 def scorers_key(artifacts: Mapping[str, Artifact]) -> tuple[str, ...]:
-    """The contents that features depend on; equal keys, equal features."""
-    return tuple(artifacts[n].content if n in artifacts else "" for n in _SCORERS)
+    """What rows depend on beside the data; equal keys, equal rows.
+
+    The contents of the models that score (an index holds vectors of texts that may have changed since), and
+    up to when they learned: sessions that taught them are left out of the rows.
+    """
+    contents = (artifacts[n].content if n in artifacts else "" for n in _SCORERS)
+    return (*contents, str(learned_us(artifacts)))
 
 
 def learned_us(artifacts: Mapping[str, Artifact]) -> int:
@@ -139,9 +144,10 @@ def _recorded(name: str, before: Parts, made: Parts, *, warm: bool, seed: int) -
     if len(made.made) == len(before.made):
         return made
     beneath = {n: before.artifacts[n].content for n in _BENEATH.get(name, ()) if n in before.artifacts}
-    begun = before.artifacts[name].content if warm and name in before.artifacts else ""
     artifact = made.artifacts[name]
-    recipe = {"recipe": {"seed": seed, "warm": begun, "beneath": beneath}}
+    asked = "warm" if warm else "cold"
+    begun = _begun(name, before, warm=warm)
+    recipe = {"recipe": {"seed": seed, "start": asked, "warm": begun, "beneath": beneath}}
     artifact = replace(artifact, snapshot=artifact.snapshot | recipe)
     return replace(made, artifacts=made.artifacts | {name: artifact})
 
@@ -184,8 +190,11 @@ def _image_classifier(
         if not classes:
             return parts.without("image_classifier").without("image_index")
         init = parts.get("image_classifier") if warm else None
-        checkpoint = _checkpoint(settings, "image_classifier", inputs, parts, warm=warm, seed=seed)
-        model = fit_photos(settings, photos, labels, classes, seed=seed, init=init, checkpoint=checkpoint)
+        start = base_classifier(settings) if init is None else init
+        checkpoint = _checkpoint(
+            settings, "image_classifier", inputs, parts, warm=warm, seed=seed, base=start.photo_space
+        )
+        model = fit_photos(settings, photos, labels, classes, seed=seed, init=start, checkpoint=checkpoint)
     provides = {"photo_space": model.photo_space}
     metrics = dict(model.report)
     return _put(settings, parts, model, "image_classifier", inputs, cost, clock, metrics, provides=provides)
@@ -224,8 +233,7 @@ def _ranker(
         rows: TrainingRows = ranker_rows(inputs, parts.scorers())
         if not (rows.labels > 0).any() and parts.get("ranker") is None:
             return parts  # a shop without clicks is served in order of retrieval
-        warm = warm and _fits(parts)
-        init = parts.get("ranker") if warm else None
+        init = parts.get("ranker") if _begun("ranker", parts, warm=warm) else None
         checkpoint = _checkpoint(settings, "ranker", inputs, parts, warm=warm, seed=seed)
         config = RankerConfig(half_life_d=inputs.half_life_d, chunk=CHUNK)
         model, metrics = Ranker.fit(rows, seed=seed, config=config, init=init, checkpoint=checkpoint)
@@ -233,6 +241,13 @@ def _ranker(
     if encoder is not None:
         requires["embedding_space"] = encoder.space_id
     return _put(settings, parts, model, "ranker", inputs, cost, clock, metrics, requires=requires)
+
+
+def _begun(name: str, parts: Parts, *, warm: bool) -> str:
+    """The content of the artifact that a training goes on from; nothing where it begins cold."""
+    if not warm or name not in parts.artifacts or (name == "ranker" and not _fits(parts)):
+        return ""
+    return parts.artifacts[name].content
 
 
 def _fits(parts: Parts) -> bool:
@@ -243,12 +258,23 @@ def _fits(parts: Parts) -> bool:
 
 
 def _checkpoint(
-    settings: Settings, name: str, inputs: Inputs, parts: Parts, *, warm: bool, seed: int
+    settings: Settings,
+    name: str,
+    inputs: Inputs,
+    parts: Parts,
+    *,
+    warm: bool,
+    seed: int,
+    base: str = "",
 ) -> Checkpoint:
-    """Where this very training goes on from: same data, settings, models beneath it, and code."""
-    begun = parts.artifacts[name].content if warm and name in parts.artifacts else ""
+    """Where this very training goes on from: same data, settings, models beneath it, and code.
+
+    `base`: names what the training begins with beside the parts.
+    """
+    begun = [_begun(name, parts, warm=warm), base]
     chosen = [inputs.snapshot, inputs.since_us, inputs.watermark_us, inputs.fraction, inputs.half_life_d]
-    same = [name, chosen, seed, begun, scorers_key(parts.artifacts), FEATURE_SCHEMA, _code()]
+    code = code_key(*(Path(str(p)).parent for p in (models.__file__, data.__file__, __file__)))
+    same = [name, chosen, seed, begun, scorers_key(parts.artifacts), FEATURE_SCHEMA, code]
     key = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
     return Checkpoint(_checkpoint_path(settings, name), key)
 
@@ -261,13 +287,6 @@ def drop_checkpoints(settings: Settings, names: Iterable[str]) -> None:
 
 def _checkpoint_path(settings: Settings, name: str) -> Path:
     return settings.layout.checkpoints / f"{name}.safetensors"
-
-
-@lru_cache(maxsize=1)
-def _code() -> str:
-    """Names the code of the models: what other code had learnt is not gone on from."""
-    files = sorted(Path(models.__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
 def _put(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from flows.offline.crown import rollback
@@ -36,6 +38,11 @@ def test_an_encoder_brings_index_and_ranker_along(shop: Settings) -> None:
     assert list(report["made"]) == ["encoder", "vector_index", "ranker"]
     assert report["metrics"]["ranker"]["warm"] == 0.0  # trees of another space would mislead
     manifest = read_manifest(shop.layout, report["release_id"])
+    recipes = {n: manifest.artifacts[n].snapshot["recipe"] for n in ("encoder", "ranker")}
+    assert {n: (r["start"], bool(r["warm"])) for n, r in recipes.items()} == {
+        "encoder": ("warm", True),
+        "ranker": ("warm", False),
+    }
     space = manifest.artifacts["encoder"].provides["embedding_space"]
     for name in ("vector_index", "ranker"):
         assert manifest.artifacts[name].requires["embedding_space"] == space
@@ -75,6 +82,33 @@ def test_a_component_that_was_killed_ends_as_if_left_alone(
     other = load_inputs(shop.layout, window_d=7.0, fraction=0.7)
     make(name, shop, other, parts, warm=False)
     assert loaded[1] is None  # of other data
+
+
+@pytest.mark.parametrize("beneath", ["encoder", "text_classifier", "speller", "vector_index", "learnt later"])
+def test_a_training_goes_on_upon_the_same_models_alone(
+    shop: Settings, beneath: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = load_release(shop.layout, str(champion(shop.layout)))
+    parts, inputs = Parts.of(release), load_inputs(shop.layout, window_d=7.0)
+    make("ranker", shop, inputs, parts, warm=False)
+    kept, loaded = Checkpoint.load, []
+    monkeypatch.setattr(Checkpoint, "load", lambda self: loaded.append(kept(self)) or loaded[-1])
+    make("ranker", shop, inputs, parts, warm=False)
+    assert loaded[-1] is not None
+    name = "encoder" if beneath == "learnt later" else beneath
+    old = parts.artifacts[name]
+    other = (
+        replace(old, snapshot=old.snapshot | {"watermark_us": old.snapshot["watermark_us"] - 1})
+        if beneath == "learnt later"
+        else replace(old, files={"other": "0" * 64})
+    )
+    changed = replace(parts, artifacts=parts.artifacts | {name: other})
+    if beneath == "learnt later":  # the newest of the two counts
+        text = parts.artifacts["text_classifier"]
+        earlier = replace(text, snapshot=other.snapshot)
+        changed = replace(changed, artifacts=changed.artifacts | {"text_classifier": earlier})
+    make("ranker", shop, inputs, changed, warm=False)
+    assert loaded[-1] is None
 
 
 @pytest.mark.parametrize(
