@@ -107,6 +107,7 @@ def describe(document: Mapping[str, Any]) -> str:
                 part["trigger"],
                 part["window"],
                 f"{part['fraction']:g}",
+                part["half_life"],
                 part["start"],
                 f"{part['gate']['margin']:g}",
                 when(upcoming)
@@ -117,7 +118,16 @@ def describe(document: Mapping[str, Any]) -> str:
             )
         )
         strips.append((name, part["strip"]))
-    columns = ("component", "is made anew", "window", "fraction", "start", "margin", "next (shop time, UTC)")
+    columns = (
+        "component",
+        "is made anew",
+        "window",
+        "fraction",
+        "half-life",
+        "start",
+        "margin",
+        "next (shop time, UTC)",
+    )
     ingest = f", new events taken in every {document['ingest']}" if document["ingest"] else ""
     head = f"policy {document['policy']}: asked every {document['tick']}{ingest}"
     return "\n".join(

@@ -135,6 +135,7 @@ def refresh_flow(
     seed: int = 7,
     gate: dict[str, Any] | None = None,
     why: str = "by hand",
+    half_life_d: float | None = None,
 ) -> dict[str, Any]:
     """Ingest, retrain, rebuild, judge, promote. `gate`: limits, in place of the defaults with `margin`."""
     settings = _settings(home, seed)
@@ -147,7 +148,7 @@ def refresh_flow(
             with measured() as steps["ingest"]:
                 ingested = ingest_task(settings)
             with measured() as steps["open"]:
-                inputs, parts = _opened(settings, window_d, fraction)
+                inputs, parts = _opened(settings, window_d, fraction, half_life_d)
             for name in plan if parts.artifacts else plain.PLAN["all"]:
                 with measured() as steps[name]:
                     parts = make_task(name, settings, inputs, parts, warm=start == "warm")
@@ -164,9 +165,12 @@ def refresh_flow(
     return report
 
 
-def _opened(settings: Settings, window_d: float | None, fraction: float) -> tuple[Inputs, Parts]:
+def _opened(
+    settings: Settings, window_d: float | None, fraction: float, half_life_d: float | None = None
+) -> tuple[Inputs, Parts]:
     release = champion_task(settings)
-    return load_inputs(settings.layout, window_d=window_d, fraction=fraction), Parts.of(release)
+    inputs = load_inputs(settings.layout, window_d=window_d, fraction=fraction, half_life_d=half_life_d)
+    return inputs, Parts.of(release)
 
 
 def _settings(home: str, seed: int) -> Settings:

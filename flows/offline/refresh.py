@@ -93,6 +93,7 @@ def refresh(
     component: str = "all",
     fraction: float = 1.0,
     window_d: float | None = WINDOW_D,
+    half_life_d: float | None = None,
     start: str = "cold",
     margin: float = MARGIN,
     limits: GateLimits | None = None,
@@ -100,6 +101,7 @@ def refresh(
 ) -> dict[str, Any]:
     """Ingest, make the components anew, and promote the release if the gate lets it through.
 
+    `half_life_d`: age at which data counts half for encoder and ranker, None all alike.
     `limits`: of the gate, None the default ones with this `margin`. A refresh that was killed may simply
     run again: trainings go on from their checkpoints, and nothing is recorded or published twice.
     The first refresh of a home makes everything. Returns a plain document: the release, the
@@ -120,7 +122,9 @@ def refresh(
             with measured() as steps["open"]:
                 champion_release = opened(settings)
                 parts = Parts.of(champion_release)
-                inputs = load_inputs(settings.layout, window_d=window_d, fraction=fraction)
+                inputs = load_inputs(
+                    settings.layout, window_d=window_d, fraction=fraction, half_life_d=half_life_d
+                )
             for name in _FIRST if champion_release is None else plan:
                 progress(name)
                 with measured() as steps[name]:

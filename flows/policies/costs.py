@@ -1,7 +1,7 @@
 """What a home's recorded trainings and refreshes cost, in CPU-seconds: what an estimate rests on.
 
-The newest trainings of each artifact count, of the same window, fraction and start where there are any. It
-knows no trigger.
+The newest trainings of each artifact count, of the same window, fraction, start and half-life where there are
+any. It knows no trigger.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from flows.offline.refresh import PLAN, components_of
-from flows.policies.policy import ComponentPolicy
+from flows.policies.policy import WEIGH_BY_AGE, ComponentPolicy
 from infra.errors import DataError
 from infra.registry import Registry
 
@@ -59,6 +59,7 @@ class _Training:
     cpu_s: float
     window_d: float | None
     fraction: float
+    half_life_d: float | None
     warm: bool
 
 
@@ -79,15 +80,17 @@ class Costs:
         """Of making an artifact as a component's policy asks for; None where none was recorded."""
         if artifact in self.needless:
             return None
-        found: dict[tuple[bool, bool], list[float]] = {}
+        found: dict[tuple[bool, bool, bool], list[float]] = {}
         for t in self._trainings(artifact):
             same = artifact in PLAN["index"] or (t.window_d == part.window_d and t.fraction == part.fraction)
             other_start = artifact not in PLAN["index"] and t.warm != (part.start == "warm")
+            other_age = artifact in WEIGH_BY_AGE and t.half_life_d != part.half_life_d
             ratio = self._amount(part.window_d, part.fraction) / self._amount(t.window_d, t.fraction)
-            found.setdefault((other_start, not same), []).append(t.cpu_s if same else t.cpu_s * ratio)
+            wrong = (other_start, not same, other_age)  # age comes last: weights are as dear as none
+            found.setdefault(wrong, []).append(t.cpu_s if same else t.cpu_s * ratio)
         if not found:
             return None
-        other_start, scaled = best = min(found)
+        other_start, scaled, _ = best = min(found)
         return Recorded.of(found[best], scaled=scaled, other_start=other_start)
 
     def _trainings(self, artifact: str) -> tuple[_Training, ...]:
@@ -106,6 +109,7 @@ class Costs:
                             float(cpu_s),
                             None if window is None else float(window),
                             1.0 if fraction is None else float(fraction),
+                            record["snapshot"].get("half_life_d"),
                             bool(recipe.get("warm")),
                         )
                     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flows.policies.policy import BRINGS, ComponentPolicy, Policy
+from flows.policies.policy import BRINGS, WEIGH_BY_AGE, ComponentPolicy, Policy
 from flows.policies.strict import duration_text
 from flows.policies.triggers.interval import Interval
 from flows.policies.triggers.trigger import Decision, NewData, Trigger
@@ -119,16 +119,24 @@ class Engine:
         return Firing(number, now_us, names, {n: due[n][0] for n in names}, tries)
 
     def _reads_as(self, name: str, names: tuple[str, ...]) -> bool:
-        parts = self._parts
-        return name in parts and names[0] in parts and parts[name].reading == parts[names[0]].reading
+        """Whether a component that a run brings along is made as its own policy says."""
+        part = self._parts.get(name)
+        maker = next((self._parts[n] for n in names if name in BRINGS.get(n, ()) and n in self._parts), None)
+        if part is None or maker is None:
+            return False
+        return (part.reading, part.half_life) == (maker.reading, maker.half_life)
 
     def _grouped(self, names: list[str]) -> list[tuple[str, ...]]:
-        """Components that read the same data are one run."""
+        """Components that read the same data are one run; one that weighs nothing goes with any half-life."""
         groups: dict[Any, list[str]] = {}
-        for name in names:
+        for name in sorted(names, key=lambda n: n not in WEIGH_BY_AGE):
             part = self._parts.get(name)
-            groups.setdefault(None if part is None else part.reading, []).append(name)
-        return [tuple(group) for group in groups.values()]
+            reading = () if part is None else (*part.reading, part.half_life)
+            if part is not None and name not in WEIGH_BY_AGE:
+                reading = next((r for r in groups if r[:-1] == part.reading), reading)
+            groups.setdefault(reading, []).append(name)
+        found = [tuple(sorted(group, key=names.index)) for group in groups.values()]
+        return sorted(found, key=lambda group: names.index(group[0]))
 
 
 def with_brought(names: Collection[str]) -> tuple[str, ...]:

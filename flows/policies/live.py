@@ -16,7 +16,7 @@ from data.snapshots import published
 from flows.policies.engine import INGEST, Engine, Firing
 from flows.policies.home import firing_of, policy_of, policy_stamp, read_state, record_of, write_state
 from flows.policies.log import log_since
-from flows.policies.policy import Policy
+from flows.policies.policy import WEIGH_BY_AGE, Policy
 from flows.policies.replay import EMPTY
 from flows.policies.triggers.trigger import NewData
 from infra.clock import Clock, wall_us
@@ -59,10 +59,12 @@ def parameters_of(firing: Firing, policy: Policy) -> dict[str, Any]:
         return {}
     parts = {str(n): c for n, c in policy.components.items()}
     part = parts[firing.components[0]]
+    half_lives = [c.half_life_d for n, c in parts.items() if n in firing.components and n in WEIGH_BY_AGE]
     return {
         "component": ",".join("index" if n == "indexes" else n for n in firing.components),
         "fraction": part.fraction,
         "window_d": part.window_d,
+        "half_life_d": half_lives[0] if half_lives else None,
         "start": part.start,
         "gate": part.gate.model_dump(),
         "why": firing.why,

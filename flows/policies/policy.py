@@ -32,6 +32,7 @@ __all__ = [
     "COMPONENTS",
     "LABEL_DELAY_US",
     "NEEDS_DATA",
+    "WEIGH_BY_AGE",
     "ComponentPolicy",
     "Gate",
     "Policy",
@@ -49,6 +50,8 @@ BRINGS: Mapping[str, tuple[str, ...]] = {"encoder": ("ranker",)}
 LABEL_DELAY_US = HOUR_US // 2  # of `flows/offline/inputs.py`, which takes seconds to import
 NEEDS_DATA = frozenset({"amount", "performance", "always"})
 """Kinds of triggers that look at data rather than at the clock alone."""
+WEIGH_BY_AGE = ("encoder", "ranker")
+"""Components whose training lets older data count less, where a half-life is given."""
 
 
 def _window(value: Any) -> Any:
@@ -93,6 +96,9 @@ class ComponentPolicy(Strict):
     """Shop time before the watermark that it learns from, or `all`."""
     fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     """Share of that data; shares are nested."""
+    half_life: Duration | None = None
+    """Age at which data counts half (exponential forgetting); by default all counts alike. Of encoder and
+    ranker only."""
     start: Literal["cold", "warm"] = "cold"
     """Trained anew, or on from the champion."""
     gate: Gate = Gate()
@@ -114,8 +120,13 @@ class ComponentPolicy(Strict):
         return None if self.window is None else self.window / DAY_US
 
     @property
+    def half_life_d(self) -> float | None:
+        """The half-life in days; None where all data counts alike."""
+        return None if self.half_life is None else self.half_life / DAY_US
+
+    @property
     def reading(self) -> tuple[object, ...]:
-        """What components must have in common to be made in one run."""
+        """What components must have in common to be made in one run, beside the half-life."""
         return (self.window, self.fraction, self.start, self.gate)
 
 
@@ -150,6 +161,16 @@ class Policy(Strict):
                         "found": "a warm start"
                         if component.start == "warm"
                         else f"fraction {component.fraction:g}"
+                    },
+                )
+            if component.half_life is not None and name not in WEIGH_BY_AGE:
+                raise PydanticCustomError(
+                    "half_life",
+                    "found half_life {found} for {name}; expected none: only {weigh} weigh data by its age",
+                    {
+                        "found": duration_text(component.half_life),
+                        "name": name,
+                        "weigh": " and ".join(WEIGH_BY_AGE),
                     },
                 )
             for every in _periods(component.trigger):

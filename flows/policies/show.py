@@ -38,6 +38,7 @@ def shown(policy: Policy, *, now_us: int, layout: Home | None = None) -> dict[st
             "trigger": part.trigger.words(),
             "window": "all" if part.window is None else duration_text(part.window),
             "fraction": part.fraction,
+            "half_life": None if part.half_life is None else duration_text(part.half_life),
             "start": part.start,
             "gate": part.gate.model_dump(),
             "next_us": next_us[:20],

@@ -329,6 +329,10 @@ def test_what_a_run_is_asked_for_is_what_the_policy_says() -> None:
         0.6,
         "warm",
     )
+    assert asked["half_life_d"] is None
+    weighed = policy(None, text_classifier=DAILY, ranker={"trigger": DAILY, "half_life": "12h"})
+    both = Firing(1, 0, ("text_classifier", "ranker"), {"ranker": "", "text_classifier": ""})
+    assert parameters_of(both, weighed)["half_life_d"] == 0.5
     asked = parameters_of(Firing(1, 0, ("indexes",), whys), p)
     assert (asked["component"], asked["window_d"], asked["gate"]["margin"]) == ("index", None, 0.05)
     firing = Firing(3, 5, ("ranker", "indexes"), whys, 2)

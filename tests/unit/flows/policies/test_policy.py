@@ -29,6 +29,7 @@ def changed(**more: Any) -> dict[str, Any]:
 FULL = changed(
     window="all",
     fraction=0.6,
+    half_life="36h",
     start="warm",
     gate={"margin": 0.02},
     tick="30s",
@@ -62,7 +63,9 @@ def test_a_policy_has_what_the_file_says(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(FULL))
     ranker = load_policy(path).components["ranker"]
     assert (ranker.window_d, ranker.fraction, ranker.start, ranker.gate.margin) == (None, 0.6, "warm", 0.02)
-    assert Policy.model_validate(BASE).components["ranker"].window_d == 7.0
+    assert ranker.half_life_d == 1.5
+    least = Policy.model_validate(BASE).components["ranker"]
+    assert (least.window_d, least.half_life_d) == (7.0, None)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +112,11 @@ def test_a_policy_has_what_the_file_says(tmp_path: Path) -> None:
         ),
         (changed(fraction=1.5), "components.ranker.fraction: found 1.5; expected less than or equal to 1"),
         (changed(fraction=float("nan")), "components.ranker.fraction: found nan"),
+        (changed(half_life="0d"), "components.ranker.half_life: found '0d'; expected a number with a unit"),
+        (
+            changed(components={"indexes": BASE["components"]["ranker"] | {"half_life": "2d"}}),
+            "found half_life 2d for indexes; expected none: only encoder and ranker",
+        ),
         (changed(start="tepid"), "found 'tepid'; expected 'cold' or 'warm'"),
         (changed(window="10m"), "found a window of 10m; expected more than 30m"),
         (changed(ingest="1s"), "found ingest 1s with a tick of 1m"),

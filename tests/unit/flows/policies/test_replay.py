@@ -50,6 +50,18 @@ def test_components_that_read_the_same_are_one_run() -> None:
     assert [f.number for f in apart] == sorted({f.number for f in apart})
 
 
+def test_what_weighs_nothing_by_age_goes_with_any_half_life() -> None:
+    fading = {"trigger": DAILY, "half_life": "2d"}
+    fired = run(policy(text_classifier=DAILY, ranker=fading, indexes=DAILY), days=2)
+    assert [f.components for f in fired] == [("text_classifier", "ranker", "indexes")]
+    fired = run(policy(indexes=DAILY, ranker=fading, encoder=DAILY), days=2)
+    assert [f.components for f in fired] == [("indexes", "ranker"), ("encoder",)]
+    third = {"trigger": {"kind": "interval", "every": "1d", "after": "12h"}, "half_life": "2d"}
+    for half_life, at in (("2d", [12, 36]), ("3d", [12, 24, 36])):  # the ranker that an encoder brings
+        p = policy(encoder=third, ranker={"trigger": DAILY, "half_life": half_life})
+        assert [(f.at_us - START_US) // HOUR_US for f in run(p, days=1.6)] == at
+
+
 def test_an_encoder_brings_the_ranker_along() -> None:
     fired = run(policy(encoder={"kind": "interval", "every": "1d", "after": "36h"}, ranker=DAILY), days=4)
     at = [((f.at_us - START_US) // HOUR_US, f.components) for f in fired]

@@ -105,11 +105,16 @@ def test_what_is_foretold_goes_on_from_what_the_triggers_remember(home: Home) ->
 
 
 def recorded(
-    *cpu: float, artifact: str = "ranker", warm: str = "", to: FakeRegistry | None = None, **params: Any
+    *cpu: float,
+    artifact: str = "ranker",
+    warm: str = "",
+    half_life_d: float | None = None,
+    to: FakeRegistry | None = None,
+    **params: Any,
 ) -> FakeRegistry:
     registry = to or FakeRegistry()
     for seconds in cpu:
-        snapshot = {"recipe": {"warm": warm}}
+        snapshot = {"recipe": {"warm": warm}, "half_life_d": half_life_d}
         record: dict[str, Any] = {"resources": {"cpu_s": seconds}, "metrics": {}, "snapshot": snapshot}
         params = {"window_d": 7.0, "fraction": 1.0} | params
         registry.log_training(artifact, params=params, lineage={}, artifact={}, **record)
@@ -213,6 +218,15 @@ def test_an_estimate_tells_warm_starts_from_cold_ones(home: Home) -> None:
     found = estimate(warm, settings, registry=registry)
     assert found["cpu_s_per_day"] == pytest.approx(3.0)
     assert not any("began" in note for note in found["notes"])
+    assert estimate(policy(None, ranker=DAILY), settings, registry=registry)["cpu_s_per_day"] == 11.0
+
+
+def test_an_estimate_takes_trainings_of_the_same_half_life_first(home: Home) -> None:
+    settings, registry = Settings(home=home.root), recorded(10.0, 12.0)
+    fading = policy(None, ranker={"trigger": DAILY, "half_life": "36h"})
+    assert estimate(fading, settings, registry=registry)["cpu_s_per_day"] == pytest.approx(11.0)
+    recorded(20.0, 24.0, half_life_d=1.5, to=registry)
+    assert estimate(fading, settings, registry=registry)["cpu_s_per_day"] == pytest.approx(22.0)
     assert estimate(policy(None, ranker=DAILY), settings, registry=registry)["cpu_s_per_day"] == 11.0
 
 
