@@ -115,6 +115,7 @@ class Settings:
     """Everything that a user may set. Ports are on 127.0.0.1; 0 means any free one.
 
     `train_memory_mb`: what a training may take; 0 is three quarters of the machine's memory.
+    `kept_releases`: the newest ones whose files stay on the disk.
     """
 
     home: Path = REPOSITORY / "var"
@@ -127,6 +128,7 @@ class Settings:
     seed: int = 7
     retention_d: int = 0  # shop days of events that are kept; 0: all
     train_memory_mb: int = 0
+    kept_releases: int = 20
 
     @property
     def layout(self) -> Home:
@@ -156,6 +158,8 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigError(f"unknown setting {sorted(unknown)[0]}; expected one of {sorted(known)}")
     values |= {k: v for k, v in overrides.items() if v is not None}
     settings = replace(Settings(), **values)
+    if settings.kept_releases < 1:
+        raise ConfigError(f"SHELFLIFE_KEPT_RELEASES is {settings.kept_releases}; expected 1 or more")
     return replace(
         settings, home=settings.home.expanduser().resolve(), cache=settings.cache.expanduser().resolve()
     )

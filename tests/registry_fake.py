@@ -20,6 +20,7 @@ class FakeRegistry:
         self._keys: dict[tuple[str, str], str] = {}
         self.runs: list[dict[str, Any]] = []
         self._releases: list[dict[str, Any]] = []
+        self._manifests: dict[str, str] = {}
         self._champion: str | None = None
 
     def log_training(self, component: str, *, key: str | None = None, **record: Mapping[str, Any]) -> str:
@@ -67,6 +68,7 @@ class FakeRegistry:
             if row["release_id"] == manifest["release_id"]:
                 row["verdict"] = row["verdict"] if verdict is None else dict(verdict)
                 return str(row["version"])
+        self._manifests[str(manifest["release_id"])] = json.dumps(manifest, default=str)
         self._releases.append(
             {
                 "version": str(len(self._releases) + 1),
@@ -81,6 +83,12 @@ class FakeRegistry:
             }
         )
         return str(len(self._releases))
+
+    def manifest(self, release_id: str) -> dict[str, Any]:
+        """As Registry.manifest."""
+        self._known(release_id)
+        found: dict[str, Any] = json.loads(self._manifests[release_id])
+        return found
 
     def releases(self) -> list[dict[str, Any]]:
         """As Registry.releases."""

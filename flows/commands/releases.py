@@ -53,15 +53,16 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Tell what differs between two releases: parts, metrics, and the data that they were made from."""
+    from flows.offline.history import recorded_manifest
     from infra.errors import DataError
-    from models.release import champion, read_manifest
+    from models.release import champion
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     layout = session.settings.layout
     b = b or champion(layout)
     if b is None:
         raise DataError(f"no champion in {layout.root} to compare with; name two releases")
-    report = compare(read_manifest(layout, a), read_manifest(layout, b))
+    report = compare(recorded_manifest(layout, a), recorded_manifest(layout, b))
     session.emit(report, tell_difference(report))
 
 

@@ -17,13 +17,14 @@ from data.snapshots import published, read_events
 from data.world.shop import World
 from flows.demo.live import Live
 from flows.evaluation.arms import ARMS
+from flows.offline.history import recorded_manifest
 from flows.offline.refresh import read_refreshes
 from flows.report.record import ArmsPoint, DemoRecord, RefreshMark, SwapMark
 from infra.clock import DAY_US
 from infra.machine import describe_machine, source_commit
 from infra.settings import Settings
 from models.metrics import bootstrap_mean
-from models.release import diff, read_manifest
+from models.release import diff
 
 __all__ = ["freshness_s", "record_of"]
 
@@ -77,7 +78,7 @@ def record_of(
         "http_catalogue_changes": live.http_changes,
         "shop_days": round((load.due_us[-1] - began) / 1e6 / day_seconds, 2),
         **given,
-        "first_watermark_day": _day_of(live, read_manifest(layout, live.first_release).watermark_us),
+        "first_watermark_day": _day_of(live, recorded_manifest(layout, live.first_release).watermark_us),
         "wall_s": round(wall_s, 1),
         "seed": settings.seed,
         "report": str(report),
@@ -147,7 +148,7 @@ def _points(live: Live) -> tuple[ArmsPoint, ...]:
 def _swap_marks(settings: Settings, live: Live, swaps: list[dict[str, Any]]) -> tuple[SwapMark, ...]:
     marks = []
     for swap in swaps:
-        old, new = (read_manifest(settings.layout, swap[k]) for k in ("previous", "release_id"))
+        old, new = (recorded_manifest(settings.layout, swap[k]) for k in ("previous", "release_id"))
         changed = diff(old, new)
         marks.append(
             SwapMark(

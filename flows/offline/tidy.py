@@ -16,21 +16,20 @@ from infra.files import clear_unfinished
 from infra.settings import Settings
 from models.release import champion_record, list_releases, prune
 
-__all__ = ["KEPT", "tidy"]
+__all__ = ["tidy"]
 
-KEPT = 20  # newest releases, refused ones too
 _LEFT_S = 86_400.0  # a scratch folder of another command is left over when it is as old as this
 
 log = logging.getLogger("shelflife.tidy")
 
 
-def tidy(settings: Settings, *, kept: int = KEPT) -> dict[str, Any]:
+def tidy(settings: Settings) -> dict[str, Any]:
     """Remove releases that nobody goes back to, files that none refers to, and what crashes left beside them.
 
-    Kept: the champion, the one before it, those that were rolled back, and the newest `kept`. Call it with
-    the home's refresh lock held: nobody else then makes artifacts. Returns what was removed: {"releases",
-    "blobs", "bytes", "leavings"}, with "failed" where it did not come to an end: a refresh is none the
-    worse for it.
+    Kept: the champion, the one before it, those that were rolled back, and the newest `kept_releases`,
+    refused ones too. Call it with the home's refresh lock held: nobody else then makes artifacts. Returns
+    what was removed: {"releases", "blobs", "bytes", "leavings"}, with "failed" where it did not come to an
+    end: a refresh is none the worse for it.
     """
     layout = settings.layout
     done: dict[str, Any] = {"releases": 0, "blobs": 0, "bytes": 0, "leavings": 0}
@@ -38,7 +37,9 @@ def tidy(settings: Settings, *, kept: int = KEPT) -> dict[str, Any]:
         with promoting(settings, "refresh"):
             there = [m.release_id for m in list_releases(layout)]
             record = champion_record(layout) or {}
-            wanted = {*there[-kept:], str(record.get("previous")), *barred(layout)} & set(there)
+            wanted = {*there[-settings.kept_releases :], str(record.get("previous")), *barred(layout)} & set(
+                there
+            )
             done["leavings"] = _leavings(settings)
             done |= prune(layout, wanted, grace_s=0.0)
     except (OSError, ShelflifeError) as error:

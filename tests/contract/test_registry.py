@@ -136,6 +136,15 @@ def test_registering_twice_is_once(registry: Registry) -> None:
     assert row["verdict"] == {"passed": True}
 
 
+def test_a_manifest_is_read_back_as_it_was_registered(registry: Registry) -> None:
+    registry.register_release(manifest("r1"))
+    registry.register_release(manifest("r2", parent="r1"))
+    assert registry.manifest("r1") == manifest("r1")
+    assert registry.manifest("r2")["parent"] == "r1"
+    with pytest.raises(DataError, match="no release 'r3' in the registry"):
+        registry.manifest("r3")
+
+
 def test_a_later_verdict_replaces_an_earlier_one(registry: Registry) -> None:
     registry.register_release(manifest("r1"), verdict={"passed": True, "reasons": []})
     registry.record_verdict("r1", {"passed": False, "reasons": ["worse by 0.03"]})

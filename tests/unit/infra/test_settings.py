@@ -51,6 +51,12 @@ def test_a_number_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         load_settings()
 
 
+def test_a_home_keeps_a_release_at_least() -> None:
+    assert load_settings().kept_releases == 20
+    with pytest.raises(ConfigError, match="SHELFLIFE_KEPT_RELEASES is 0; expected 1 or more"):
+        load_settings(kept_releases=0)
+
+
 def test_everything_of_a_home_lies_in_it() -> None:
     home = Home(Path("/somewhere"))
     places = [getattr(home, n) for n, v in vars(Home).items() if isinstance(v, property)]
