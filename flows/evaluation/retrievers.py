@@ -17,7 +17,7 @@ from components.search.pipeline import PipelineConfig, SearchPipeline
 from components.search.rank import ExploreConfig, Ranked
 from components.search.retrieve import FOUND_BY, RetrieveConfig
 from data.schema import NONE_ID
-from data.shop import Request
+from data.shop import Request, Shop
 from data.state import State
 from flows.evaluation.ablation import WHOLE
 from models.encoder import Encoder
@@ -72,6 +72,11 @@ class Retrievers:
             pipelines["without_category"] = SearchPipeline(dumb, view, state, config=_RANKED)
             pipelines["without_user"] = pipelines["ranked"]
         return cls(release, view, pipelines, tuple(without))
+
+    @property
+    def shop(self) -> Shop:
+        """The service as it answers by default."""
+        return self.pipelines["served"]
 
     def refresh(self) -> None:
         """Take up what changed in the state."""

@@ -15,16 +15,16 @@ import orjson
 
 from data.labels import labels_path
 from data.replica import current_state
-from data.schema import SURFACES
 from data.snapshots import published
 from data.state import State
 from data.world.shop import World, public_path
 from flows.evaluation.ablation import ABLATIONS, ablation
-from flows.evaluation.arms import first_pages, gain
+from flows.evaluation.arms import gain
 from flows.evaluation.judgements import Judged, measure, write_trec
 from flows.evaluation.labels import baseline, judge_labels
 from flows.evaluation.log import ask, questions
 from flows.evaluation.retrievers import Retrievers
+from flows.evaluation.shopping import days, shopping
 from flows.offline.inputs import Inputs, gate_rows, load_inputs
 from flows.offline.train import Parts
 from infra.clock import DAY_US
@@ -35,7 +35,6 @@ from models.release import Release, champion, load_release
 
 __all__ = ["describe", "evaluate_search", "judge_world", "opened_release"]
 
-SEARCH = SURFACES.index("search")
 Progress = Callable[..., None]
 
 
@@ -56,6 +55,7 @@ def evaluate_search(
     """
     release = opened_release(settings, release_id)
     state = current_state(settings.layout)
+    items = int(np.count_nonzero(state.alive))
     more: dict[str, Any] = {}
     if public_path(settings.layout).is_file():
         source, surface = "truth", "search"
@@ -101,7 +101,7 @@ def evaluate_search(
         "surface": surface,
         "release_id": release.release_id,
         "queries": len(judged),
-        "items": int(np.count_nonzero(state.alive)),
+        "items": items,
         "retrievers": {
             name: {metric: interval.as_dict() for metric, interval in metrics.items()}
             for name, metrics in measure(judged, seed=settings.seed).items()
@@ -132,28 +132,24 @@ def judge_world(
     ablate: bool = False,
     progress: Progress = lambda *_: None,
 ) -> list[Judged]:
-    """The next day's text queries, judged by the true relevance of every item that the shop has.
+    """The next day's text queries, judged by the true relevance of every item that the shop has then.
 
-    Gain 2^(4r) − 1 of a relevance r, grade ⌊4r⌋: an item is relevant if a shopper who looks at it
-    clicks in one case of four or more.
+    The day is lived through: the release serves, shoppers react, and the state, which is changed, knows
+    it before the next query. Gain 2^(4r) − 1 of a relevance r, grade ⌊4r⌋: an item is relevant if a
+    shopper who looks at it clicks in one case of four or more.
     """
     retrievers = Retrievers.of(release, state, without=ABLATIONS if ablate else ())
-    ids = state.item_ids[state.alive]
-    first = (since_us - world.start_us) // DAY_US
-    asked = []
-    for day in (first, first + 1):
-        plan = world.day(int(day))
-        rows = first_pages(plan, since_us=since_us, until_us=since_us + DAY_US, most=len(plan), seed=seed)
-        asked += [(plan, i) for i in rows.tolist() if plan.surface[i] == SEARCH and plan.query[i]]
-    if len(asked) > queries:
-        pick = np.sort(np.random.default_rng(seed).choice(len(asked), queries, replace=False))
-        asked = [asked[i] for i in pick.tolist()]
-    judged = []
-    for number, (plan, i) in enumerate(asked, 1):
+    lived = days(world, since_us=since_us, until_us=since_us + DAY_US, most=queries, seed=seed)
+    total = sum(len(day.judged) for day in lived)
+    judged: list[Judged] = []
+    ids, version = state.item_ids[state.alive], state.catalogue_version
+    for plan, i in shopping(world, lived, retrievers.shop, state, refresh=retrievers.refresh):
+        if version != state.catalogue_version:
+            ids, version = state.item_ids[state.alive], state.catalogue_version
         relevance = world.relevance(plan, i, ids)
         judged.append(
             Judged(
-                query_id=f"q{number}",
+                query_id=f"q{len(judged) + 1}",
                 cluster=int(plan.session_id[i]),
                 ids=ids,
                 gains=gain(relevance),
@@ -161,8 +157,8 @@ def judge_world(
                 lists=retrievers.lists(plan.request(i)),
             )
         )
-        if number % 100 == 0:
-            progress(f"{number} of {len(asked)} queries")
+        if len(judged) % 100 == 0:
+            progress(f"{len(judged)} of {total} queries")
     return judged
 
 
