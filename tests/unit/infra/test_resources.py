@@ -39,8 +39,8 @@ def test_cpu_and_wall_agree_with_getrusage_children_too() -> None:
     wall = time.monotonic() - wall
     assert own >= 0.2
     assert children >= 0.2
-    assert cost.cpu_s == pytest.approx(own + children, abs=0.02)
-    assert cost.wall_s == pytest.approx(wall, abs=0.02)
+    assert cost.cpu_s == pytest.approx(own + children, abs=0.05)
+    assert cost.wall_s == pytest.approx(wall, abs=0.1)
 
 
 def test_bytes_read_agree_with_proc_io(tmp_path: Path) -> None:
