@@ -29,7 +29,7 @@ from models.release import (
     set_champion,
 )
 
-__all__ = ["barred", "crown", "lift", "promoting", "reconcile", "rollback"]
+__all__ = ["barred", "crown", "intended", "promoting", "reconcile", "rollback"]
 
 _INTENT, _BARRED = "promotion.json", "barred.json"
 _WAIT_S = 60.0  # for another promotion of this home
@@ -55,12 +55,35 @@ def promoting(settings: Settings, what: str, *, wait_s: float = _WAIT_S) -> Iter
 
 
 def crown(
-    settings: Settings, registry: Registry, release_id: str, *, by: str, bars: str | None = None
+    settings: Settings,
+    registry: Registry,
+    release_id: str,
+    *,
+    by: str,
+    bars: str | None = None,
+    lifts: bool = False,
 ) -> None:
-    """Make a release champion. `bars`: a release that no policy may promote again."""
-    intent = {"release_id": release_id, "by": by, "bars": bars, "wall_us": wall_us()}
+    """Make a release champion. `bars`: one that no policy may promote again; `lifts`: policies may this one.
+
+    EnvironmentError_ where it was begun and cannot be finished now: `reconcile` will.
+    """
+    intent = {"release_id": release_id, "by": by, "bars": bars, "lifts": lifts, "wall_us": wall_us()}
     write_atomic(settings.layout.releases / _INTENT, json.dumps(intent).encode())
-    _finish(settings, registry, intent)
+    try:
+        _finish(settings, registry, intent)
+    except EnvironmentError_ as error:
+        raise EnvironmentError_(
+            f"{error} (the promotion of {release_id} is begun: the next refresh, promote or up finishes it)"
+        ) from error
+
+
+def intended(layout: Home) -> str | None:
+    """The release whose promotion was interrupted, which `reconcile` will finish; None mostly."""
+    try:
+        intent = json.loads((layout.releases / _INTENT).read_bytes())
+        return None if intent["by"] == "rollback" else str(intent["release_id"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def rollback(settings: Settings) -> dict[str, Any]:
@@ -132,13 +155,6 @@ def barred(layout: Home) -> dict[str, dict[str, Any]]:
         ) from error
 
 
-def lift(layout: Home, release_id: str) -> None:
-    """Let policies promote a release again."""
-    held = barred(layout)
-    if held.pop(release_id, None) is not None:
-        _write_barred(layout, held)
-
-
 def _resume(settings: Settings, registry: Registry) -> None:
     """Finish the promotion that a crash interrupted; forget one whose release is gone."""
     path = settings.layout.releases / _INTENT
@@ -156,10 +172,13 @@ def _resume(settings: Settings, registry: Registry) -> None:
 def _finish(settings: Settings, registry: Registry, intent: dict[str, Any]) -> None:
     """The steps of a promotion; each may be done again."""
     layout, release_id = settings.layout, str(intent["release_id"])
-    if intent["bars"] is not None:
+    if intent["bars"] is not None or intent.get("lifts"):
         held = barred(layout)
-        held.setdefault(intent["bars"], {"wall_us": intent["wall_us"], "by": intent["by"]})
-        _write_barred(layout, held)
+        if intent["bars"] is not None:
+            held.setdefault(intent["bars"], {"wall_us": intent["wall_us"], "by": intent["by"]})
+        if intent.get("lifts"):
+            held.pop(release_id, None)
+        write_atomic(layout.releases / _BARRED, json.dumps(held).encode())
     _take_in(layout, registry, release_id, by=intent["by"])
     if _pointed(layout) != release_id:
         set_champion(layout, release_id, at_us=open_clock(layout.clock).now_us(), by=intent["by"])
@@ -190,7 +209,3 @@ def _predecessor(layout: Home, record: dict[str, Any]) -> str:
     if not candidate:
         raise DataError(f"{was} is the first champion; there is none to go back to")
     return str(candidate)
-
-
-def _write_barred(layout: Home, held: dict[str, dict[str, Any]]) -> None:
-    write_atomic(layout.releases / _BARRED, json.dumps(held).encode())

@@ -22,7 +22,7 @@ from models.metrics import Interval, bootstrap_mean
 from models.release import Release
 from models.training_rows import TrainingRows
 
-__all__ = ["MARGIN", "GateLimits", "Verdict", "judge", "refused"]
+__all__ = ["MARGIN", "GateLimits", "Unloadable", "Verdict", "judge", "refused"]
 
 MARGIN = 0.01  # NDCG@10 by which a challenger may be worse
 
@@ -39,6 +39,7 @@ class GateLimits:
     refused where the mean is below and the interval is below zero.
     `latency_ratio`, `latency_us`: its ranker may take so many times the champion's time, or that time.
     `size_ratio`, `size_mb`: the release may be so many times as large as the champion's, or that large.
+    Of a champion that cannot be loaded only `latency_us` and the sizes are left.
     """
 
     margin: float = MARGIN
@@ -61,9 +62,19 @@ class GateLimits:
 
 
 @dataclass(frozen=True)
+class Unloadable:
+    """A champion that cannot be loaded, why, and its size in bytes where a record tells it."""
+
+    release_id: str
+    why: str
+    size: int | None = None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the gate found. `difference` is challenger less champion, NDCG@10 on logged clicks.
 
+    `champion`: who was it; `compared_with`: the same, None where nothing was compared.
     `segments`: the same by segment, with the number of requests; `latency_us` and `size_mb`: of both.
     """
 
@@ -80,6 +91,7 @@ class Verdict:
     latency_us: dict[str, float] = field(default_factory=dict)
     size_mb: dict[str, float] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
+    compared_with: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON and the registry."""
@@ -104,12 +116,16 @@ def refused(challenger: str, champion: str | None, reason: str, limits: GateLimi
 def judge(
     inputs: Inputs,
     challenger: Release,
-    champion: Release | None,
+    champion: Release | Unloadable | None,
     *,
     margin: float | None = None,
     limits: GateLimits | None = None,
 ) -> Verdict:
-    """Hold a challenger against the champion and the limits; `margin` alone: the default limits with it."""
+    """Hold a challenger against the champion and the limits; `margin` alone: the default limits with it.
+
+    Without a champion (None: the first release) its numbers have to be sound; in place of one that cannot be
+    loaded it has to keep the absolute limits, too.
+    """
     limits = limits or (GateLimits() if margin is None else GateLimits(margin=margin))
     name, old_name = challenger.release_id, None if champion is None else champion.release_id
     examination = Examination() if challenger.ranker is None else challenger.ranker.examination
@@ -120,6 +136,8 @@ def judge(
     if champion is None:
         reason = "the first release: there is no champion to compare with"
         return Verdict(True, (reason,), None, name, 0, margin=limits.margin, limits=asdict(limits))
+    if isinstance(champion, Unloadable):
+        return _alone(challenger, champion, rows, limits)
     if champion.ranker is not None and challenger.ranker is None:
         return refused(name, old_name, "the challenger has no ranker, the champion has one", limits)
 
@@ -143,9 +161,9 @@ def judge(
             parts = _by_segment(segments(inputs, rows), new - old, sessions)
             figures |= {**more, "segments": parts}
             against += _guards(parts, limits)
-        took = latencies_us(challenger.ranker, champion.ranker, rows.features)
-        figures["latency_us"] = dict(zip(("challenger", "champion"), took, strict=True))
-        against += _too_slow(*took, limits)
+        new_us, old_us = latencies_us((challenger.ranker, champion.ranker), rows.features)
+        figures["latency_us"] = {"challenger": new_us, "champion": old_us}
+        against += _too_slow(new_us, old_us, limits)
     sizes = challenger.manifest.size / 1e6, champion.manifest.size / 1e6
     figures["size_mb"] = dict(zip(("challenger", "champion"), sizes, strict=True))
     against += _too_large(*sizes, limits)
@@ -154,6 +172,31 @@ def judge(
         tuple(against or told),
         old_name,
         name,
+        margin=limits.margin,
+        limits=asdict(limits),
+        compared_with=old_name,
+        **figures,
+    )
+
+
+def _alone(challenger: Release, champion: Unloadable, rows: TrainingRows, limits: GateLimits) -> Verdict:
+    """The verdict where there is a champion and nothing to compare with."""
+    against: list[str] = []
+    figures: dict[str, Any] = {}
+    if challenger.ranker is not None:
+        (took,) = latencies_us((challenger.ranker,), rows.features)
+        figures["latency_us"] = {"challenger": took}
+        against += _too_slow(took, None, limits)
+    size, old_size = challenger.manifest.size / 1e6, None if champion.size is None else champion.size / 1e6
+    figures["size_mb"] = {"challenger": size} | ({} if old_size is None else {"champion": old_size})
+    against += _too_large(size, old_size, limits)
+    told = f"the champion {champion.release_id} cannot be loaded ({champion.why}): compared with nothing"
+    return Verdict(
+        not against,
+        (told, *against) if against else (f"{told}; the absolute limits are kept",),
+        champion.release_id,
+        challenger.release_id,
+        0,
         margin=limits.margin,
         limits=asdict(limits),
         **figures,
@@ -204,20 +247,20 @@ def _guards(parts: Mapping[str, Mapping[str, float]], limits: GateLimits) -> lis
     return reasons
 
 
-def _too_slow(new: float, old: float, limits: GateLimits) -> list[str]:
-    allowed = max(limits.latency_us, limits.latency_ratio * old)
+def _too_slow(new: float, old: float | None, limits: GateLimits) -> list[str]:
+    allowed = max(limits.latency_us, limits.latency_ratio * (old or 0.0))
     if new <= allowed:
         return []
-    return [
-        f"the ranker takes {new:,.0f} us a request, the champion's {old:,.0f}; allowed are {allowed:,.0f}"
-    ]
+    other = "" if old is None else f", the champion's {old:,.0f}"
+    return [f"the ranker takes {new:,.0f} us a request{other}; allowed are {allowed:,.0f}"]
 
 
-def _too_large(new: float, old: float, limits: GateLimits) -> list[str]:
-    allowed = max(limits.size_mb, limits.size_ratio * old)
+def _too_large(new: float, old: float | None, limits: GateLimits) -> list[str]:
+    allowed = max(limits.size_mb, limits.size_ratio * (old or 0.0))
     if new <= allowed:
         return []
-    return [f"the release has {new:,.1f} MB, the champion {old:,.1f}; allowed: {allowed:,.1f}"]
+    other = "" if old is None else f", the champion {old:,.1f}"
+    return [f"the release has {new:,.1f} MB{other}; allowed: {allowed:,.1f}"]
 
 
 def _scores(
@@ -244,7 +287,7 @@ def _scorers(release: Release) -> Scorers:
 
 
 def _same(a: Release, b: Release) -> bool:
-    wanted = ("ranker", "encoder", "text_classifier", "speller")
+    wanted = ("ranker", "encoder", "text_classifier", "speller", "vector_index")
     return all(
         getattr(a.manifest.artifacts.get(n), "content", None)
         == getattr(b.manifest.artifacts.get(n), "content", None)

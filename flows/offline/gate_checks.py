@@ -7,7 +7,7 @@ It decides nothing; `flows/offline/gate.py` holds what is found here against its
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,16 +92,15 @@ def segments(inputs: Inputs, rows: TrainingRows) -> dict[str, NDArray[np.bool_]]
     }
 
 
-def latencies_us(a: Ranker, b: Ranker, features: NDArray[np.float32]) -> tuple[float, float]:
-    """The median time that each of two rankers takes for the candidates of a request, as it would serve them.
+def latencies_us(rankers: Sequence[Ranker], features: NDArray[np.float32]) -> tuple[float, ...]:
+    """The median time that each of the rankers takes for the candidates of a request, as it would serve them.
 
     They take turns, so that whatever else the machine does is the same for both. `features` float32 [n, F].
     """
     if not len(features):
-        return 0.0, 0.0
+        return (0.0,) * len(rankers)
     batch = np.resize(features, (_SAMPLE, features.shape[1]))
-    rankers = (a, b)
-    took = np.empty((_REPEATS, 2))
+    took = np.empty((_REPEATS, len(rankers)))
     for ranker in rankers:
         ranker.predict(batch)
     for repeat in range(_REPEATS):
@@ -109,7 +108,7 @@ def latencies_us(a: Ranker, b: Ranker, features: NDArray[np.float32]) -> tuple[f
             begin = time.perf_counter_ns()
             ranker.predict(batch)
             took[repeat, i] = (time.perf_counter_ns() - begin) / 1_000
-    return float(np.median(took[:, 0])), float(np.median(took[:, 1]))
+    return tuple(float(median) for median in np.median(took, axis=0))
 
 
 def _recent_queries(inputs: Inputs) -> list[str]:

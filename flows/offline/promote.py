@@ -6,19 +6,22 @@ again. Who is champion, and what a crash in between leaves, is `flows/offline/cr
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
+import logging
 from dataclasses import asdict
 from typing import Any
 
-from flows.offline.crown import barred, crown, lift, promoting, reconcile, rollback
-from flows.offline.gate import MARGIN, GateLimits, Verdict, judge, refused
+from flows.offline.crown import barred, crown, intended, promoting, reconcile, rollback
+from flows.offline.gate import MARGIN, GateLimits, Unloadable, Verdict, judge, refused
+from flows.offline.history import recorded_manifest
 from flows.offline.inputs import GATE_SLICE_US, Inputs, load_inputs
-from flows.offline.refusals import note_verdict
+from flows.offline.refusals import last_verdict, note_verdict
 from flows.offline.train import Parts, drop_checkpoints
 from infra.clock import DAY_US, Clock
-from infra.errors import DataError
+from infra.errors import DataError, EnvironmentError_
 from infra.registry import Registry, open_registry
 from infra.resources import measured
 from infra.settings import Home, Settings
@@ -36,10 +39,13 @@ from models.release import (
     release_folder,
 )
 
-__all__ = ["promote", "publish_parts", "reconcile", "rollback"]
+__all__ = ["newest_release", "promote", "publish_parts", "reconcile", "rollback"]
 
 # Built anew from the same snapshot its files have other names and contents, which mean the same.
 _NAMED_BY_SNAPSHOT = frozenset({"lexical_index"})
+_TRIES = 3  # to judge a release against a champion that stays one meanwhile
+
+log = logging.getLogger("shelflife.promote")
 
 
 def publish_parts(settings: Settings, parts: Parts, inputs: Inputs, *, clock: Clock) -> Manifest:
@@ -72,6 +78,14 @@ def publish_parts(settings: Settings, parts: Parts, inputs: Inputs, *, clock: Cl
     return manifest
 
 
+def newest_release(layout: Home) -> str:
+    """The release that was published last; DataError where there is none."""
+    held = list_releases(layout)
+    if not held:
+        raise DataError(f"no release in {layout.root}; `shelflife refresh` makes one")
+    return held[-1].release_id
+
+
 def promote(
     settings: Settings,
     *,
@@ -85,43 +99,70 @@ def promote(
 
     `limits`: of the gate, None the default ones with this `margin`; `by_hand`: a user named the release,
     so that one that was rolled back is let in again. Returns {"release_id", "promoted", "verdict",
-    "champion"}. Serialised: one promotion of a home at a time.
+    "champion"}; a promotion that was interrupted before and is finished now counts as promoted.
+
+    It is judged while others may promote or roll back, and judged again where the champion has changed
+    meanwhile; EnvironmentError_ where that goes on.
     """
     layout = settings.layout
     limits = limits or GateLimits(margin=margin)
+    registry = open_registry(layout.mlflow)
     with promoting(settings, "promote"):
-        registry = open_registry(layout.mlflow)
+        interrupted = intended(layout)
         reconcile(settings, registry=registry)
         if release_id is None:
-            held = list_releases(layout)
-            if not held:
-                raise DataError(f"no release in {layout.root}; `shelflife refresh` makes one")
-            release_id = held[-1].release_id
+            release_id = newest_release(layout)
         elif not release_folder(layout, release_id).is_dir():
             read_manifest(layout, release_id)  # says which there are
         current = champion(layout)
         if release_id == current:
-            return {"release_id": release_id, "promoted": False, "verdict": None, "champion": current}
-        if by_hand:
-            lift(layout, release_id)
+            done = interrupted == release_id
+            return _outcome(layout, release_id, done, last_verdict(layout, release_id) if done else None)
+    for _ in range(_TRIES):
+        judged = current
         with measured() as cost:
-            verdict = _verdict(settings, release_id, current, limits, inputs)
-        _record(layout, registry, verdict, asdict(cost))
-        if verdict.passed:
-            crown(settings, registry, release_id, by="hand" if by_hand else "gate")
-        return {
-            "release_id": release_id,
-            "promoted": verdict.passed,
-            "verdict": verdict.as_dict(),
-            "champion": champion(layout),
-        }
+            verdict = _verdict(settings, release_id, judged, limits, inputs, by_hand=by_hand)
+        with promoting(settings, "promote"):
+            reconcile(settings, registry=registry)
+            current = champion(layout)
+            if current == release_id:  # another command promoted it
+                return _outcome(layout, release_id, False, None)
+            barred_now = verdict.passed and not by_hand and release_id in barred(layout)
+            if current != judged or barred_now:
+                log.info("the champion was %s and is %s now; %s is judged again", judged, current, release_id)
+                continue
+            if verdict.passed:
+                read_manifest(layout, release_id)  # it may have been removed meanwhile
+            _record(layout, registry, verdict, asdict(cost))
+            if verdict.passed:
+                crown(settings, registry, release_id, by="hand" if by_hand else "gate", lifts=by_hand)
+            return _outcome(layout, release_id, verdict.passed, verdict.as_dict())
+    raise EnvironmentError_(
+        f"the champion changed {_TRIES} times while {release_id} was judged, the last time to {current}; "
+        "wait for who promotes or rolls back, and repeat"
+    )
+
+
+def _outcome(layout: Home, release_id: str, promoted: bool, verdict: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "release_id": release_id,
+        "promoted": promoted,
+        "verdict": verdict,
+        "champion": champion(layout),
+    }
 
 
 def _verdict(
-    settings: Settings, release_id: str, current: str | None, limits: GateLimits, inputs: Inputs | None
+    settings: Settings,
+    release_id: str,
+    current: str | None,
+    limits: GateLimits,
+    inputs: Inputs | None,
+    *,
+    by_hand: bool,
 ) -> Verdict:
     layout = settings.layout
-    out = barred(layout).get(release_id)
+    out = None if by_hand else barred(layout).get(release_id)
     if out is not None:
         at = datetime.datetime.fromtimestamp(out["wall_us"] / 1e6, datetime.UTC)
         when = f"{at:%Y-%m-%d at %H:%M} (UTC)"
@@ -129,18 +170,23 @@ def _verdict(
         return refused(release_id, current, reason, limits)
     old = _loaded(layout, current)
     try:
-        new = load_release(layout, release_id, previous=old)
+        new = load_release(layout, release_id, previous=old if isinstance(old, Release) else None)
     except DataError as error:
         return refused(release_id, current, f"it cannot be loaded: {error}", limits)
     return judge(inputs or load_inputs(layout, window_d=GATE_SLICE_US / DAY_US), new, old, limits=limits)
 
 
-def _loaded(layout: Home, current: str | None) -> Release | None:
-    """The champion; None if there is none, or none that can be read: a new one shall take its place."""
-    try:
-        return load_release(layout, current) if current else None
-    except DataError:
+def _loaded(layout: Home, current: str | None) -> Release | Unloadable | None:
+    """The champion; None if there is none."""
+    if current is None:
         return None
+    try:
+        return load_release(layout, current)
+    except DataError as error:
+        size = None
+        with contextlib.suppress(DataError):
+            size = recorded_manifest(layout, current).size
+        return Unloadable(current, str(error), size)
 
 
 def _record(layout: Home, registry: Registry, verdict: Verdict, cost: dict[str, float]) -> None:

@@ -17,7 +17,7 @@ from infra.files import append_line
 from infra.registry import Registry
 from infra.settings import Home
 
-__all__ = ["last_verdicts", "note_verdict", "record_refusals", "refusals"]
+__all__ = ["last_verdict", "last_verdicts", "note_verdict", "record_refusals", "refusals"]
 
 _VERDICTS = "verdicts.jsonl"
 
@@ -41,6 +41,12 @@ def last_verdicts(layout: Home, count: int = 5) -> list[dict[str, Any]]:
         if len(found) == count:
             break
     return found
+
+
+def last_verdict(layout: Home, release_id: str) -> dict[str, Any] | None:
+    """The gate's newest verdict on a release; None if it is not among the newest hundred."""
+    found = last_verdicts(layout, 100)
+    return next((v for v in found if v.get("challenger") == release_id), None)
 
 
 def refusals(layout: Home) -> dict[str, dict[str, Any]]:

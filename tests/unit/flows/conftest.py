@@ -11,8 +11,13 @@ import pytest
 
 from data.world.config import world_config
 from data.world.history import generate
+from flows.offline import crown
+from flows.offline import promote as promotion
+from flows.offline.crown import reconcile
 from flows.offline.refresh import refresh
 from infra.settings import Settings
+from tests.registry_fake import FakeRegistry
+from tests.unit.flows.light_shop import link_or_copy
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +46,16 @@ def shop(first: Settings, tmp_path: Path) -> Settings:
     """A copy of it, to change."""
     shutil.copytree(first.home, tmp_path / "copy")
     return replace(first, home=tmp_path / "copy")
+
+
+@pytest.fixture
+def light(first: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Settings, FakeRegistry]:
+    """The releases of the trained shop alone, and a registry in memory that knows their champion."""
+    settings = replace(first, home=tmp_path / "light")
+    for name in ("releases", "blobs", "snapshots", "states"):
+        shutil.copytree(first.home / name, settings.home / name, copy_function=link_or_copy)
+    registry = FakeRegistry()
+    for module in (crown, promotion):
+        monkeypatch.setattr(module, "open_registry", lambda _: registry)
+    reconcile(settings)
+    return settings, registry

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from flows.cli import main
-from flows.offline import crown
-from flows.offline import promote as promotion
 from flows.offline.crown import barred, promoting, reconcile, rollback
 from flows.offline.inputs import Inputs, load_inputs
 from flows.offline.promote import promote, publish_parts
@@ -22,7 +16,7 @@ from flows.offline.refresh import read_refreshes, refresh
 from flows.offline.train import Parts
 from infra.clock import open_clock
 from infra.errors import DataError, EnvironmentError_
-from infra.registry import MlflowRegistry, Registry, open_registry
+from infra.registry import MlflowRegistry, open_registry
 from infra.resources import Cost
 from infra.settings import Settings
 from models.release import (
@@ -31,103 +25,18 @@ from models.release import (
     champion_record,
     list_releases,
     load_release,
-    make_release,
-    publish,
-    read_manifest,
-    release_folder,
 )
 from tests.registry_fake import FakeRegistry
+from tests.unit.flows.light_shop import Crash, Faulty, is_whole, next_release, steps_of
 
 pytestmark = pytest.mark.slow  # stands on a trained release
 
 MUTATING = ("log_training", "log_run", "register_release", "record_verdict", "set_champion")
 
 
-class Crash(BaseException):
-    """As SIGKILL would: nothing of the command runs after it."""
-
-
 @pytest.fixture(scope="module")
 def inputs(first: Settings) -> Inputs:
     return load_inputs(first.layout, window_d=None)
-
-
-@pytest.fixture
-def light(first: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Settings, FakeRegistry]:
-    """The releases of the trained shop alone, and a registry in memory that knows their champion."""
-    settings = replace(first, home=tmp_path / "light")
-    for name in ("releases", "blobs", "snapshots", "states"):
-        shutil.copytree(first.home / name, settings.home / name, copy_function=_link)
-    registry = FakeRegistry()
-    for module in (crown, promotion):
-        monkeypatch.setattr(module, "open_registry", lambda _: registry)
-    reconcile(settings)
-    return settings, registry
-
-
-def _link(source: str, target: str) -> None:
-    if Path(source).suffix == ".json":
-        shutil.copy(source, target)
-    else:
-        Path(target).hardlink_to(source)
-
-
-def next_release(settings: Settings, number: int = 1) -> str:
-    """Publish the champion's parts under another name, as a refresh would that learnt nothing new."""
-    layout = settings.layout
-    name = champion(layout)
-    assert name is not None
-    old = read_manifest(layout, name)
-    made = make_release(
-        old.artifacts, watermark_us=old.watermark_us, created_us=old.created_us + number, parent=name
-    )
-    publish(layout, made)
-    return made.release_id
-
-
-class Faulty:
-    """Counts what changes something outside the process, and fails at the one of this number."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, registry: Registry, *, at: int, error: type[BaseException]):
-        self.count = 0
-        self.at = at
-        self.error = error
-        for module, names in (
-            (crown, ("write_atomic", "set_champion")),
-            (promotion, ("publish", "note_verdict", "drop_checkpoints")),
-        ):
-            for name in names:
-                patch.setattr(module, name, self.failing(getattr(module, name)))
-        for name in MUTATING:
-            patch.setattr(registry, name, self.failing(getattr(registry, name)))
-
-    def failing(self, effect: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **options: Any) -> Any:
-            self.count += 1
-            if self.count == self.at:
-                raise self.error(f"at step {self.at}")
-            return effect(*args, **options)
-
-        return wrapped
-
-
-def steps_of(settings: Settings, registry: FakeRegistry, act: Callable[[], Any]) -> int:
-    """How many steps an action has."""
-    with pytest.MonkeyPatch.context() as patch:
-        counting = Faulty(patch, registry, at=0, error=Crash)
-        act()
-    return counting.count
-
-
-def is_whole(settings: Settings, registry: FakeRegistry) -> str:
-    """The champion, on which pointer and alias agree and which can be loaded."""
-    name = champion(settings.layout)
-    assert name is not None
-    assert registry.champion_release() == name
-    load_release(settings.layout, name)
-    assert not (settings.layout.releases / "promotion.json").exists()
-    assert [r["alias"] for r in registry.releases()].count("champion") == 1
-    return name
 
 
 @pytest.mark.parametrize("error", [Crash, EnvironmentError_])
@@ -255,18 +164,6 @@ def test_promotions_wait_for_one_another(light: tuple[Settings, FakeRegistry]) -
         promoting(settings, "two", wait_s=0.1),
     ):
         pass
-
-
-def test_a_champion_that_cannot_be_read_does_not_stand_in_the_way(
-    light: tuple[Settings, FakeRegistry], inputs: Inputs
-) -> None:
-    settings, registry = light
-    made = next_release(settings)
-    broken = is_whole(settings, registry)
-    path = next((release_folder(settings.layout, broken) / "ranker").glob("*.txt"))
-    path.unlink()
-    assert promote(settings, inputs=inputs)["promoted"]
-    assert is_whole(settings, registry) == made
 
 
 @pytest.fixture
