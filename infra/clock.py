@@ -66,15 +66,20 @@ class ManualClock:
 
 @dataclass(frozen=True)
 class ScaledClock:
-    """Shop time runs `rate` times as fast as the wall from a common origin; at rate 0 it stands."""
+    """Shop time runs `rate` times as fast as the wall from a common origin; at rate 0 it stands.
+
+    From `shop_end_us` on it stands, in all processes alike, until another clock is set.
+    """
 
     shop_start_us: int
     wall_start_us: int
     rate: float
+    shop_end_us: int | None = None
 
     def now_us(self) -> int:
         """Shop time now."""
-        return self.shop_start_us + int((wall_us() - self.wall_start_us) * self.rate)
+        now = self.shop_start_us + int((wall_us() - self.wall_start_us) * self.rate)
+        return now if self.shop_end_us is None else min(now, self.shop_end_us)
 
     def wall_of(self, shop_us: int) -> int:
         """The wall time, in microseconds, at which it is `shop_us` in the shop."""

@@ -12,6 +12,8 @@ from ray import serve
 from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
+from components.search.pipeline import PipelineConfig
+from components.search.rank import ExploreConfig
 from components.serving.api import make_api
 from components.serving.engine import EngineConfig
 from components.serving.process import start_engine
@@ -42,9 +44,11 @@ OPTIONS: dict[str, Any] = {
 class Replica:
     """Owns the engine for as long as the replica lives."""
 
-    def __init__(self, home: str, writer: str, cache: str | None) -> None:
+    def __init__(self, home: str, writer: str, cache: str | None, slots: int | None = None) -> None:
         setup_logging(file=Home(Path(home)).run / "serving.log")
-        self.engine = start_engine(home, EngineConfig(writer=writer), cache=cache)
+        explore = ExploreConfig() if slots is None else ExploreConfig(slots=slots)
+        config = EngineConfig(writer=writer, pipeline=PipelineConfig(explore=explore))
+        self.engine = start_engine(home, config, cache=cache)
 
     def __serve_build_asgi_app__(self) -> Any:
         return make_api(self.engine)
@@ -56,6 +60,12 @@ class Replica:
         self.engine.close()
 
 
-def build_application(home: Path, *, writer: str = "serve-0", cache: Path | None = None) -> Any:
-    """The Serve application of a home; `cache`: where fetched data sets lie, for photo queries."""
-    return Replica.bind(str(home), writer, None if cache is None else str(cache))  # type: ignore[attr-defined]
+def build_application(
+    home: Path, *, writer: str = "serve-0", cache: Path | None = None, slots: int | None = None
+) -> Any:
+    """The Serve application of a home; `cache`: where fetched data sets lie, for photo queries.
+
+    `slots`: randomised slots of a page, None as many as usual.
+    """
+    where = None if cache is None else str(cache)
+    return Replica.bind(str(home), writer, where, slots)  # type: ignore[attr-defined]

@@ -1,9 +1,9 @@
 """Starts Ray and Serve for a home, waits for a signal, and ends both without leaving a process.
 
-    python -m components.serving.host --home HOME --http-port PORT [--topology NAME]
+    python -m components.serving.host --home HOME --http-port PORT [--topology NAME] [--random-slots N]
 
-`--topology`: what benches hold the service against. On 127.0.0.1. Run under `shelflife up`, which keeps
-the record of its process.
+`--topology`: what benches hold the service against; `--random-slots`: of a page, which studies leave out. On
+127.0.0.1. Run under `shelflife up`, which keeps the record of its process.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from components.serving.entrance import CALLBACK
 from infra.cluster import serve_environment
@@ -42,18 +45,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--http-port", type=int, required=True)
     parser.add_argument("--topology", choices=TOPOLOGIES, default="service")
+    parser.add_argument("--random-slots", type=int)
     given = parser.parse_args(arguments)
     setup_logging()
     try:
-        serve_until_signalled(given.home.resolve(), given.http_port, topology=given.topology)
+        home, slots = given.home.resolve(), given.random_slots
+        serve_until_signalled(home, given.http_port, topology=given.topology, slots=slots)
     except ShelflifeError as error:
         _LOG.error("%s", error)
         return error.exit_code
     return 0
 
 
-def serve_until_signalled(home: Path, http_port: int, *, topology: str = "service") -> None:
-    """Serve until SIGTERM or SIGINT."""
+def serve_until_signalled(
+    home: Path, http_port: int, *, topology: str = "service", slots: int | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT. `slots`: randomised ones of the service's pages, None its default."""
     stopped = threading.Event()
     _catch_signals(stopped)
     settings = replace(load_settings(), home=home, http_port=http_port)
@@ -88,7 +95,7 @@ def serve_until_signalled(home: Path, http_port: int, *, topology: str = "servic
                 keep_alive_timeout_s=120,
             ),
         )
-        _deploy(topology, home, settings.cache, stopped)
+        _deploy(topology, home, settings.cache, stopped, slots)
         _catch_signals(stopped)
         about = {"pid": os.getpid(), "http_port": http_port, "seconds": round(time.monotonic() - began, 2)}
         write_atomic(ready, json.dumps(about).encode())
@@ -102,7 +109,7 @@ def serve_until_signalled(home: Path, http_port: int, *, topology: str = "servic
             ray.shutdown()
 
 
-def _deploy(topology: str, home: Path, cache: Path, stopped: threading.Event) -> None:
+def _deploy(topology: str, home: Path, cache: Path, stopped: threading.Event, slots: int | None) -> None:
     """Deploy what is to be served, and wait until it is."""
     from ray import serve
 
@@ -114,8 +121,8 @@ def _deploy(topology: str, home: Path, cache: Path, stopped: threading.Event) ->
     elif topology == "redeploy":
         textbook.follow_by_redeploy(home, stopped)
     else:
-        builders = {
-            "service": build_application,
+        builders: dict[str, Callable[..., Any]] = {
+            "service": partial(build_application, slots=slots),
             "empty": topologies.build_empty,
             "split": topologies.build_split,
         }

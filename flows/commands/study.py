@@ -1,4 +1,4 @@
-"""`shelflife study interval`, `study volume` and `study compare`."""
+"""`shelflife study interval`, `study volume`, `study live` and `study compare`."""
 
 from __future__ import annotations
 
@@ -155,6 +155,77 @@ def volume(
         record = study_volume(session.settings, ask, progress=say)
         report = write_report(record, report_folder(session.settings.layout.reports, "volume"))
     session.emit(record.document() | {"report": str(report)}, summary(record, str(report)))
+
+
+@app.command()
+def live(
+    ctx: typer.Context,
+    policies: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A policy, a YAML file; may be given several times (default: the ranker daily).",
+            show_default=False,
+        ),
+    ] = None,
+    source: Annotated[
+        str, typer.Option(help="world, or the folder of a home with a simulated world.")
+    ] = "world",
+    drift: Annotated[str, typer.Option(help="Of the world: none, mild or strong.")] = "strong",
+    scale: Annotated[float, typer.Option(help="Of the world: 1 is 10,000 items and 6,000 users.")] = 0.3,
+    days: Annotated[int, typer.Option(help="Shop days that each policy is lived through.")] = 31,
+    qps: Annotated[float, typer.Option(help="Requests a wall second over HTTP, open loop.")] = 50.0,
+    day_seconds: Annotated[
+        float, typer.Option(help="Wall seconds in which a shop day goes by, besides runs and scoring.")
+    ] = 8.0,
+    run_seconds: Annotated[
+        float, typer.Option(help="Wall seconds that the load sets aside for each run of a policy.")
+    ] = 16.0,
+    queries: Annotated[int, typer.Option(help="Queries of a day that each arm answers.")] = 100,
+    margin: Annotated[
+        float, typer.Option(help="NDCG@10 by which live may differ from predicted and still agree.")
+    ] = 0.015,
+    control: Annotated[bool, typer.Option(help="Live through `never`, too.")] = True,
+    closed_loop: Annotated[
+        bool, typer.Option("--closed-loop", help="Live through each policy without randomised slots, too.")
+    ] = False,
+    through: Annotated[
+        str, typer.Option(help="Who starts runs: prefect, or process (the policy engine without Prefect).")
+    ] = "prefect",
+    home: HomeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run policies for real beside a loaded service: the tail, freshness, cost, and predicted or not."""
+    from flows.studies.live.ask import live_ask
+
+    session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    ask = live_ask(
+        policies or (),
+        source=source,
+        drift=drift,
+        scale=scale,
+        control=control,
+        closed_loop=closed_loop,
+        seed=session.settings.seed,
+        days=days,
+        qps=qps,
+        day_seconds=day_seconds,
+        run_seconds=run_seconds,
+        queries=queries,
+        margin=margin,
+        through=through,
+    )
+    from flows.studies.live.report import write_report
+    from flows.studies.live.study import study_live
+    from flows.studies.live.words import summary
+    from flows.studies.telling.report import report_folder
+
+    with session.progress("study live") as say:
+        record = study_live(session.settings, ask, progress=say)
+        report = write_report(record, report_folder(session.settings.layout.reports, "live"))
+    session.emit(record.document() | {"report": str(report)}, summary(record, str(report)))
+    if record.promises:
+        raise PromiseBroken(f"{'; '.join(record.promises)}; see {report}")
 
 
 @app.command()

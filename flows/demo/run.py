@@ -6,10 +6,7 @@ hot swaps while three arms answer the same queries. It stops all that it started
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +18,7 @@ from data.world.config import world_config
 from data.world.history import generate
 from flows.demo.live import Live, run_live
 from flows.demo.record import record_of
+from flows.live.first_release import first_release
 from flows.policies.home import set_policy
 from flows.policies.policy import Policy
 from flows.report.page import write_report
@@ -28,10 +26,10 @@ from flows.report.record import completed
 from flows.report.words import summary
 from infra import cluster
 from infra.clock import ScaledClock, wall_us
-from infra.errors import InputError, PromiseBroken, ShelflifeError
+from infra.errors import PromiseBroken
 from infra.machine import require_disk
 from infra.processes import exclusive
-from infra.settings import REPOSITORY, Settings
+from infra.settings import Settings
 
 __all__ = ["DemoResult", "demo"]
 
@@ -104,29 +102,7 @@ def _prepare(own: Settings, *, scale: float, days: int, progress: Progress) -> N
     world = generate(world_config("strong", scale=scale, days=days, seed=own.seed), own.layout, labels=labels)
     ScaledClock(world.end_us, wall_us(), 0.0).save(own.layout.clock)
     progress(f"first release, trained on {world.events:,} events")
-    # In a process of its own: training lowers its priority for good, and the shoppers keep theirs.
-    command = [
-        sys.executable,
-        "-m",
-        "flows.cli",
-        "refresh",
-        "--component",
-        "all",
-        "--window-d",
-        f"{WINDOW_D:g}",
-    ]
-    done = subprocess.run(
-        [*command, "--home", str(own.home), "--seed", str(own.seed)],
-        cwd=REPOSITORY,
-        env=os.environ | {"SHELFLIFE_CACHE": str(own.cache)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        line = (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("shelflife: ")
-        raise (InputError if done.returncode == 2 else ShelflifeError)(f"the first release failed: {line}")
+    first_release(own, window_d=WINDOW_D)
 
 
 def _policy() -> Policy:

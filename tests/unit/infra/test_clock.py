@@ -56,3 +56,10 @@ def test_a_manual_clock_stands() -> None:
     assert [clock.now_us(), clock.now_us()] == [7, 7]
     clock.time_us = 9
     assert clock.now_us() == 9
+
+
+def test_a_clock_with_an_end_stands_there_for_all(tmp_path: Path) -> None:
+    begun = wall_us() - SECOND_US
+    ScaledClock(0, begun, 1_000.0, shop_end_us=7 * SECOND_US).save(tmp_path / "clock.json")
+    clock = open_clock(tmp_path / "clock.json")
+    assert clock.now_us() == clock.now_us() == 7 * SECOND_US
