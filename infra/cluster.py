@@ -1,4 +1,4 @@
-"""Start, stop and show what runs on this machine for a home: Prefect server, Ray Serve, flow runner.
+"""Start, stop and show what runs on this machine for a home: Prefect, Ray Serve, flow runner, MLflow's pages.
 
 Everything is a process of the ledger (`infra/processes.py`) on 127.0.0.1. Ray and Serve live below one host
 process, so that stopping it and what carries its token leaves nothing. It does not know what is served.
@@ -29,15 +29,18 @@ from infra.machine import free_port, require_disk, require_port
 from infra.settings import REPOSITORY, Settings
 
 __all__ = [
+    "MLFLOW",
     "PREFECT",
     "RUNNER",
     "SERVE",
     "down",
+    "mlflow_url",
     "prefect_environment",
     "prefect_url",
     "running",
     "serve_environment",
     "serve_url",
+    "start_mlflow",
     "start_prefect",
     "start_runner",
     "start_serve",
@@ -47,10 +50,10 @@ __all__ = [
     "wait_serve",
 ]
 
-PREFECT, SERVE, RUNNER = "prefect", "serve", "runner"
-NICE = {PREFECT: 10, SERVE: 0, RUNNER: 19}
+PREFECT, SERVE, RUNNER, MLFLOW = "prefect", "serve", "runner", "mlflow"
+NICE = {PREFECT: 10, SERVE: 0, RUNNER: 19, MLFLOW: 15}
 """Serving before scheduling before training: beside a trainer as nice as itself, the median rose 60 times."""
-STOP_ORDER = ((RUNNER, 2.0), (SERVE, 15.0), (PREFECT, 5.0))
+STOP_ORDER = ((RUNNER, 2.0), (SERVE, 15.0), (PREFECT, 5.0), (MLFLOW, 3.0))
 """Name and seconds of grace. A Prefect runner outlives SIGTERM; Serve closes Ray and HAProxy in its grace."""
 
 EXPOSED = (
@@ -73,6 +76,9 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
         # No automations here. Each event less is a write less for a SQLite file that locks under bursts.
         "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
         "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "false",
+        # Runs, their logs and artifacts go after a month; what they made stays in the registry.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 86_400),
     }
 
 
@@ -123,6 +129,27 @@ def serve_url(settings: Settings) -> str:
 def prefect_url(settings: Settings) -> str:
     """Where the Prefect API of this home answers, running or not."""
     return f"http://{settings.host}:{_port(settings, PREFECT, 'http', settings.prefect_port)}/api"
+
+
+def mlflow_url(settings: Settings) -> str:
+    """Where MLflow's pages of this home are, running or not."""
+    return f"http://{settings.host}:{_port(settings, MLFLOW, 'http', settings.mlflow_port)}"
+
+
+def start_mlflow(settings: Settings) -> None:
+    """Start the server of MLflow's own pages, which read the registry. Wait until `mlflow_url` answers."""
+    port, folder = require_port(settings.mlflow_port, option="SHELFLIFE_MLFLOW_PORT"), settings.layout.mlflow
+    server = ["-m", "mlflow", "server", "--host", settings.host, "--port", str(port), "--workers", "1"]
+    store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--no-serve-artifacts"]
+    processes.start(
+        settings.layout.run,
+        MLFLOW,
+        [sys.executable, *server, *store, "--default-artifact-root", str(folder / "artifacts")],
+        env={"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        cwd=folder,
+        ports={"http": port},
+        nice=NICE[MLFLOW],
+    )
 
 
 def start_prefect(settings: Settings) -> Settings:
@@ -225,13 +252,14 @@ def up(
     settings: Settings,
     *,
     runner: bool = True,
+    mlflow: bool = False,
     serve_arguments: Sequence[str] = (),
     progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
     """Start what is not running yet, wait until it is ready, and return `status`.
 
     What a `kill -9` left behind is ended first. If anything fails, what this call started is stopped again.
-    `serve_arguments` are added to the command line of the host.
+    `mlflow`: also MLflow's pages. `serve_arguments` are added to the command line of the host.
     """
     run = settings.layout.run
     require_disk(settings.home, mb=500)
@@ -259,6 +287,12 @@ def up(
                 progress("starting the flow runner")
                 start_runner(settings)
                 started.append(RUNNER)
+            if mlflow and not processes.alive(run, MLFLOW):
+                progress("starting MLflow's pages")
+                start_mlflow(settings)
+                started.append(MLFLOW)
+                health = f"{mlflow_url(settings)}/health"
+                processes.wait_ready(run, MLFLOW, lambda: _get(health) is not None, timeout_s=120.0)
         except BaseException:
             _stop(settings, started)
             raise
@@ -291,13 +325,14 @@ def status(settings: Settings) -> dict[str, Any]:
         p.name: {"running": p.name in alive, "pid": p.pid, "ports": p.ports, "log": p.log}
         for p in processes.records(run)
     }
-    for name in NICE:
+    for name in (PREFECT, SERVE, RUNNER):
         entries.setdefault(name, {"running": False, "pid": None, "ports": {}, "log": None})
     return {
         "home": str(settings.home),
         "processes": entries,
         "service": serve_url(settings) if SERVE in alive else None,
         "prefect": prefect_url(settings) if PREFECT in alive else None,
+        "mlflow": mlflow_url(settings) if MLFLOW in alive else None,
         "health": _get(f"{serve_url(settings)}/health", refused=True) if SERVE in alive else None,
         "exposed": EXPOSED if SERVE in alive else None,
     }

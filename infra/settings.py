@@ -123,6 +123,7 @@ class Settings:
     host: str = "127.0.0.1"
     http_port: int = 8000
     prefect_port: int = 4200
+    mlflow_port: int = 5000
     haproxy_stats_port: int = 8404
     haproxy_metrics_port: int = 9101
     seed: int = 7

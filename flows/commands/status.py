@@ -125,7 +125,11 @@ def _processes(report: Mapping[str, Any]) -> Iterator[str]:
     ]
     yield ""
     yield table(("process", "is", "pid", "ports", "CPU-s", "log"), rows)
-    yield from (f"{key}: {report[key]}" for key in ("service", "prefect", "health", "exposed") if report[key])
+    yield from (
+        f"{key}: {report[key]}"
+        for key in ("service", "prefect", "mlflow", "health", "exposed")
+        if report.get(key)
+    )
 
 
 _PARTS = (_head, _artifacts, _policy, _verdicts, _processes)

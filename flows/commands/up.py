@@ -24,6 +24,7 @@ def run(
     policy: Annotated[
         Path | None, typer.Option(help="The policy of retraining, a YAML file; the home keeps it.")
     ] = None,
+    mlflow: Annotated[bool, typer.Option(help="Also the pages of MLflow, which tell of every run.")] = False,
     schedules: Annotated[bool, typer.Option(help="Run the policy's refreshes.")] = True,
     home: HomeOption = None,
     seed: SeedOption = None,
@@ -50,7 +51,7 @@ def run(
         )
     kept()
     with session.progress("up") as say:
-        report = up(session.settings, runner=schedules, progress=say)
+        report = up(session.settings, runner=schedules, mlflow=mlflow, progress=say)
     started = ", ".join(report["started"]) or "nothing: all of it was running already"
     session.emit(report, f"started: {started}\n{describe(report)}")
 

@@ -18,6 +18,7 @@ from flows.policies.home import firing_of, policy_of, policy_stamp, read_state, 
 from flows.policies.log import log_since
 from flows.policies.policy import WEIGH_BY_AGE, Policy
 from flows.policies.replay import EMPTY
+from flows.policies.show import scheduled
 from flows.policies.triggers.trigger import NewData
 from infra.clock import Clock, wall_us
 from infra.errors import ConfigError, DataError
@@ -105,6 +106,10 @@ class Live:
         self._say("tick", "")
         self._write(only_changes=True)
         return fired
+
+    def upcoming(self) -> list[dict[str, str]]:
+        """What the policy makes anew next, as rows of a table."""
+        return scheduled(self.policy, self.engine.next_us(), self.state["engine"].get("why", {}))
 
     def failed(self, error: BaseException) -> None:
         """Remember why a tick failed; the next one tries again."""

@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from flows.offline.artifacts import tell
 from flows.offline.backlog import cancel_backlog
 from flows.policies.live import Live
 from flows.policies.policy import COMPONENTS
@@ -60,17 +61,32 @@ def deployments(home: Path, *, seed: int) -> list[Any]:
 def watch(settings: Settings, stop: threading.Event) -> None:
     """Tick until `stop`. What fails is said and tried again: a runner outlives faults of its server."""
     live: Live | None = None
+    told: list[str] = []
     while not stop.wait(TICK_S):
         try:
             if live is None:
                 runs = PrefectRuns(settings.home, seed=settings.seed)
                 live = Live(settings.layout, runs, clock=open_clock(settings.layout.clock))
             live.tick()
+            told = _tell_upcoming(live, told)
         except Exception as error:
             log.warning("a tick failed: %s: %s", type(error).__name__, error, exc_info=not _known(error))
             if live is not None:
                 live.failed(error)
             stop.wait(5 * TICK_S)
+
+
+def _tell_upcoming(live: Live, told: list[str]) -> list[str]:
+    """The next times as a table among Prefect's artifacts, where they are others than those told last."""
+    rows = live.upcoming()
+    times = [
+        live.policy.name,
+        *(f"{r['component']} {r['is made anew']} {r['next, shop time']}" for r in rows),
+    ]
+    if times != told:
+        about = f"What the policy {live.policy.name} makes anew, and when next"
+        tell([{"kind": "table", "key": "schedule", "description": about, "value": rows}])
+    return times
 
 
 def main(home: Path) -> None:

@@ -14,10 +14,11 @@ from flows.policies.policy import Policy
 from flows.policies.replay import EMPTY, replay
 from flows.policies.strict import duration_text
 from flows.policies.triggers.kinds import kinds_of
+from flows.policies.triggers.trigger import shop_time
 from infra.clock import DAY_US
 from infra.settings import Home
 
-__all__ = ["STRIP", "foretold", "shown"]
+__all__ = ["STRIP", "foretold", "scheduled", "shown"]
 
 STRIP = 56  # places of the strip, three hours each
 _WEEK_US = 7 * DAY_US
@@ -61,6 +62,21 @@ def foretold(policy: Policy, *, now_us: int, layout: Home | None = None) -> dict
     memory = copy.deepcopy(dict(state.get("engine", {})))
     fired = replay(policy, EMPTY, since_us=now_us, until_us=now_us + _WEEK_US + policy.tick, memory=memory)
     return {n: [f.at_us for f in fired if n in f.components] for n in policy.components}
+
+
+def scheduled(
+    policy: Policy, next_us: Mapping[str, int | None], why: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """Rows of a table: each component, what makes it anew, its next time (UTC), what its trigger said."""
+    return [
+        {
+            "component": name,
+            "is made anew": part.trigger.words(),
+            "next, shop time": "when it fires" if (at := next_us.get(name)) is None else shop_time(at),
+            "the trigger says": why.get(name, ""),
+        }
+        for name, part in policy.components.items()
+    ]
 
 
 def _strip(times: list[int], now_us: int) -> str:

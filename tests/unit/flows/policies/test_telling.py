@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,16 +16,15 @@ from jsonschema import Draft202012Validator
 from data.segments import write_segments
 from data.store import ingest_segments
 from flows import cli
-from flows.commands import status as status_verb
 from flows.offline import gate, inputs
 from flows.policies import policy as policies
 from flows.policies.costs import NEWEST, Recorded
 from flows.policies.estimate import estimate
 from flows.policies.home import DEFAULT, default_policy, set_policy
-from flows.policies.live import Live, Outcome
-from flows.policies.overview import overview
+from flows.policies.live import Live
 from flows.policies.policy import Gate, parse_policy, policy_schema, policy_text
 from flows.policies.show import STRIP, foretold, shown
+from flows.policies.triggers.trigger import shop_time
 from infra.clock import DAY_US, HOUR_US, ManualClock
 from infra.settings import REPOSITORY, Home, Settings
 from tests.registry_fake import FakeRegistry
@@ -92,6 +89,18 @@ def test_the_week_ahead_is_what_will_fire(home: Home) -> None:
     assert [i for i, mark in enumerate(ranker["strip"]) if mark == "█"] == list(range(8, STRIP, 8))
     waits = shown(policy(ranker={"kind": "amount", "rows": 9}), now_us=START_US)["components"]["ranker"]
     assert (waits["next_us"], waits["runs_in_a_week"]) == ([], None)
+
+
+def test_what_is_next_is_a_row_for_each_component(home: Home) -> None:
+    set_policy(home, policy(ranker=DAILY, indexes={"kind": "amount", "rows": 9}))
+    shop = Shop(home)
+    live = Live(home, shop, clock=shop.clock)
+    live.tick()
+    ranker, indexes = live.upcoming()
+    tomorrow = shop_time(START_US + DAY_US)
+    assert ranker["next, shop time"] == tomorrow
+    assert ranker["the trigger says"] == f"every 1d: next at {tomorrow}"
+    assert (indexes["is made anew"], indexes["next, shop time"]) == ("9 new rows", "when it fires")
 
 
 def test_what_is_foretold_goes_on_from_what_the_triggers_remember(home: Home) -> None:
@@ -234,8 +243,8 @@ def test_the_newest_trainings_count_however_many_there_are(home: Home) -> None:
     class Long(FakeRegistry):
         """Lists no more than the newest thousand, as the real one."""
 
-        def recorded(self, name: str) -> list[dict[str, Any]]:
-            return super().recorded(name)[:1_000]
+        def recorded(self, name: str, *, most: int = 1_000) -> list[dict[str, Any]]:
+            return super().recorded(name, most=min(most, 1_000))
 
     registry = recorded(*[100.0] * 1_500, *[10.0] * NEWEST, to=Long())
     found = estimate(policy(None, ranker=DAILY), Settings(home=home.root), registry=registry)
@@ -312,68 +321,3 @@ def test_up_refuses_a_wrong_policy_before_anything_is_done(
     assert code == 2
     assert "components: found nothing" in err
     assert list(home.root.iterdir()) == []
-
-
-def test_status_is_one_screen(home: Home) -> None:
-    settings = Settings(home=home.root)
-    write_segments(made_log(days=1, sessions_per_day=50), home.segments, name="a", durable=False)
-    ingest_segments(home, allowed_lateness_us=HOUR_US, clock=ManualClock(START_US + DAY_US))
-    set_policy(home, policy(None, ranker=DAILY, indexes={"kind": "never"}))
-    shop = Shop(home)
-    shop.clock.time_us = START_US
-    live = Live(home, shop, clock=shop.clock)
-    live.tick()
-    home.run.mkdir(exist_ok=True)
-    end = {"begin_wall_us": 0, "end_wall_us": 1_700_000_000_000_000, "cpu_s": 3.0, "process_cpu_s": 5.0}
-    verdict = {"passed": False, "reasons": ["too slow"]}
-    line = {"component": "ranker", "release_id": "r1", "promoted": False, "verdict": verdict, **end}
-    (home.run / "refreshes.jsonl").write_text(json.dumps(line) + "\n")
-    document = overview(settings)
-    assert json.loads(json.dumps(document)) == document
-    assert document["policy"]["components"]["ranker"]["next_us"] is not None
-    assert document["policy"]["components"]["indexes"]["next_us"] is None
-    assert document["verdicts"][0]["reasons"] == ["too slow"]
-    assert (document["ingest"]["quarantined"], document["release"], document["cpu_s_today"]) == (0, None, 0)
-    text = status_verb.describe(document)
-    for word in ("release: none", "policy p: last asked", "every 1d", "too slow", "serve", "ingest: "):
-        assert word in text
-    assert len(text.splitlines()) < 40
-
-
-@pytest.mark.parametrize(
-    ("text", "said"), [("{", "is no JSON document"), ('{"schema": 99}', "of a newer Shelflife")]
-)
-def test_status_says_why_it_cannot_tell_of_the_ingest(home: Home, text: str, said: str) -> None:
-    settings = Settings(home=home.root)
-    assert overview(settings)["problems"] == []
-    assert "ingest: nothing yet" in status_verb.describe(overview(settings))
-    home.snapshots.mkdir(parents=True)
-    (home.snapshots / "status.json").write_text(text)
-    document = overview(settings)
-    assert document["ingest"] is None
-    assert said in document["problems"][0]
-    assert "nothing yet" not in status_verb.describe(document)
-
-
-def test_a_failed_run_stands_in_status(home: Home) -> None:
-    set_policy(home, policy(None, ranker=DAILY))
-    shop = Shop(home)
-    shop.next_end = Outcome("failed", "Failed: a window without clicks")
-    live = Live(home, shop, clock=shop.clock)
-    live.tick()
-    shop.clock.time_us += DAY_US
-    live.tick()
-    live.tick()
-    assert "run 1 failed: Failed: a window without clicks" in status_verb.describe(
-        overview(Settings(home=home.root))
-    )
-
-
-def test_status_loads_nothing_heavy() -> None:
-
-    code = (
-        "import sys, flows.policies.overview\n"
-        "found = {'prefect', 'mlflow', 'ray'} & set(sys.modules); assert not found, found"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
