@@ -26,6 +26,11 @@ EXPERIMENT = "shelflife"
 RELEASE = "shelflife-release"
 CHAMPION = "champion"
 PARAM_LENGTH = 6_000  # MLflow refuses longer ones
+_ADVICE = {  # by what SQLite and MLflow say
+    "locked": "another program holds it; wait or end that program",
+    "out-of-date database schema": "another MLflow made it; use the Shelflife that this home was made with",
+    "Can't locate revision": "a newer MLflow made it; use the Shelflife that this home was made with",
+}
 
 
 class MlflowRegistry:
@@ -83,29 +88,40 @@ class MlflowRegistry:
             return str(version.version)
 
     def log_run(
-        self, name: str, *, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        *,
+        metrics: Mapping[str, float],
+        params: Mapping[str, Any] | None = None,
+        key: str | None = None,
     ) -> None:
         """As Registry.log_run."""
         at_ms = time.time_ns() // 1_000_000
         with self._write() as (client, experiment):
-            from mlflow.entities import Metric, Param
+            from mlflow.entities import Metric, Param, RunTag
 
+            if key is not None:
+                told = "tags.key = '{}' and attributes.status = 'FINISHED'".format(key.replace("'", ""))
+                if client.search_runs([experiment], told, max_results=1):
+                    return
             run = client.create_run(experiment, run_name=name).info
             client.log_batch(
                 run.run_id,
                 metrics=[Metric(k, float(v), at_ms, 0) for k, v in metrics.items() if math.isfinite(v)],
                 params=[Param(k, str(v)[:PARAM_LENGTH]) for k, v in (params or {}).items()],
+                tags=[] if key is None else [RunTag("key", key)],
             )
             client.set_terminated(run.run_id)
 
-    def recorded(self, name: str) -> list[dict[str, Any]]:
+    def recorded(self, name: str, *, most: int = 1_000) -> list[dict[str, Any]]:
         """As Registry.recorded."""
         wanted = "attributes.run_name = '{}' and attributes.status = 'FINISHED'".format(name.replace("'", ""))
         with self._read() as (client, experiment):
-            found = client.search_runs([experiment], wanted, max_results=1_000)
+            found = client.search_runs([experiment], wanted, max_results=most)
         return [
             {
                 "run_id": run.info.run_id,
+                "page": f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}",
                 "wall_us": int(run.info.start_time) * 1_000,
                 "metrics": dict(run.data.metrics),
                 "params": dict(run.data.params),
@@ -268,11 +284,10 @@ class MlflowRegistry:
             # By module, so that neither is imported before it is needed.
             if type(e).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "sqlite3"):
                 raise
-            reason = str(getattr(e, "orig", None) or e).splitlines()[0]
-            advice = (
-                "another program holds it; wait or end that program"
-                if "locked" in reason
-                else "restore the file, or move it away and refresh"
+            reason = str(getattr(e, "orig", None) or e).splitlines()[0].partition(". Take a backup")[0]
+            advice = next(
+                (then for word, then in _ADVICE.items() if word in reason),
+                "restore the file, or move it away and refresh",
             )
             raise EnvironmentError_(
                 f"the registry {self.folder / 'mlflow.db'} cannot be used: {reason.rstrip('.')}; {advice}"

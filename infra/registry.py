@@ -39,15 +39,24 @@ class Registry(Protocol):
         ...
 
     def log_run(
-        self, name: str, *, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        *,
+        metrics: Mapping[str, float],
+        params: Mapping[str, Any] | None = None,
+        key: str | None = None,
     ) -> None:
-        """Record figures of a step as a run of that name; what is not a number is left out."""
+        """Record figures of a step as a run of that name; what is not a number is left out.
+
+        `key`: nothing where a run was recorded with an equal one before.
+        """
         ...
 
-    def recorded(self, name: str) -> list[dict[str, Any]]:
+    def recorded(self, name: str, *, most: int = 1_000) -> list[dict[str, Any]]:
         """The runs of a component's trainings, or those that `log_run` recorded by that name, newest first.
 
-        Each with run_id, wall_us, metrics (`resources/cpu_s` and so on of a training) and params (texts).
+        Each with run_id, page (of MLflow's own pages, below their address), wall_us, metrics
+        (`resources/cpu_s` and so on of a training) and params (texts).
         """
         ...
 

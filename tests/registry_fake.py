@@ -34,12 +34,20 @@ class FakeRegistry:
         return str(len(kept))
 
     def log_run(
-        self, name: str, *, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        *,
+        metrics: Mapping[str, float],
+        params: Mapping[str, Any] | None = None,
+        key: str | None = None,
     ) -> None:
         """As Registry.log_run."""
-        self.runs.append({"name": name, "metrics": dict(metrics), "params": dict(params or {})})
+        if key is not None and any(r["key"] == key for r in self.runs):
+            return
+        run = {"name": name, "metrics": dict(metrics), "params": dict(params or {}), "key": key}
+        self.runs.append(run)
 
-    def recorded(self, name: str) -> list[dict[str, Any]]:
+    def recorded(self, name: str, *, most: int = 1_000) -> list[dict[str, Any]]:
         """As Registry.recorded."""
         trainings = [json.loads(text) for text in self._trainings.get(name, [])]
         runs = [r for r in self.runs if r["name"] == name]
@@ -48,9 +56,15 @@ class FakeRegistry:
             for t in trainings
         ] + [(r["metrics"], r["params"]) for r in runs]
         return [
-            {"run_id": str(i), "wall_us": i, "metrics": m, "params": {k: str(v) for k, v in p.items()}}
+            {
+                "run_id": str(i),
+                "page": f"#/experiments/1/runs/{i}",
+                "wall_us": i,
+                "metrics": m,
+                "params": {k: str(v) for k, v in p.items()},
+            }
             for i, (m, p) in reversed(list(enumerate(found, start=1)))
-        ]
+        ][:most]
 
     def training(self, component: str, version: str) -> dict[str, Any]:
         """As Registry.training."""

@@ -64,6 +64,8 @@ def test_recorded_runs_come_newest_first_with_figures_and_texts(registry: Regist
     assert newest["metrics"]["ndcg10"] == 0.61
     assert newest["params"]["window_d"] == "2.5"
     assert newest["run_id"] != oldest["run_id"]
+    assert newest["page"].endswith(f"/runs/{newest['run_id']}")
+    assert registry.recorded("ranker", most=1) == [newest]
     (refresh,) = registry.recorded("refresh")
     assert (refresh["metrics"], refresh["params"]) == ({"whole/cpu_s": 5.0}, {"component": "ranker"})
 
@@ -83,6 +85,12 @@ def test_a_run_of_figures_is_no_version(registry: Registry) -> None:
     registry.log_run("gate", metrics={"passed": 1.0, "low": float("nan")}, params={"release_id": "r1"})
     assert registry.releases() == []
     assert registry.log_training("gate", **TRAINING) == "1"
+
+
+def test_a_run_with_a_key_is_recorded_once(registry: Registry) -> None:
+    for key in ("a", "b", "a", None, None):
+        registry.log_run("refresh", metrics={"cpu_s": 1.0}, key=key)
+    assert len(registry.recorded("refresh")) == 4
 
 
 def test_each_time_that_a_release_became_champion_is_told(registry: Registry) -> None:

@@ -1,4 +1,4 @@
-"""`status` in one screen: what is served, what is next, the last verdicts, and what cannot be told and why."""
+"""`status` in one screen: what is served, what comes next, last verdicts, and what cannot be told and why."""
 
 from __future__ import annotations
 
