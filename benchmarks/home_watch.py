@@ -36,6 +36,7 @@ _KINDS = (
 
 FEWEST = 8  # cycles of a half without which a trend says nothing
 GROWTH = {"memory": 0.001, "disk": 0.002}  # share of its level that each may gain a cycle
+LEAST_MB = 0.1  # a cycle, that each may gain however small it is
 RECORDS_MB = 1.0  # a cycle, that records may grow by: the registry, Prefect's runs, logs
 RECORDS = ("mlflow", "prefect", "run")
 
@@ -81,7 +82,9 @@ def broken_bounds(
         for name, t in trends.items():
             if t["low"] is None or (what, name) == ("disk", "total"):
                 continue
-            bound = RECORDS_MB if what == "disk" and name in RECORDS else GROWTH[what] * t["level"]
+            bound = (
+                RECORDS_MB if what == "disk" and name in RECORDS else max(LEAST_MB, GROWTH[what] * t["level"])
+            )
             if t["low"] > bound:
                 told = f"{t['slope']:+.3f} MB a cycle [{t['low']:+.3f}, {t['high']:+.3f}]"
                 found.append(f"{what} of {name} grows by {told}; at most {bound:.3f} is expected")
