@@ -87,8 +87,8 @@ def evaluate_search(
         asked = questions(inputs, most=queries, seed=settings.seed)
         if not asked:
             raise DataError(
-                "no click to judge by among the held-out sessions of the newest day of the log; "
-                "a longer log, or one with more sessions, has some"
+                "no click to judge by among the held-out sessions of the newest day of the log; a longer "
+                "log, or one with more sessions, has some, and a catalogue without clicks needs labels"
             )
         surface = asked[0].request.surface
         progress(f"{len(asked)} questions of the log")
