@@ -123,7 +123,7 @@ def volume(
     ] = "all",
     seeds: Annotated[int, typer.Option(help="Trainings of each fraction.")] = 3,
     scale: Annotated[float, typer.Option(help="Of the world: 1 is 10,000 items and 6,000 users.")] = 0.5,
-    days: Annotated[int, typer.Option(help="Of the world: days of history.")] = 10,
+    days: Annotated[int, typer.Option(help="Of the world: days of history.")] = 14,
     photos: Annotated[int, typer.Option(help="Photos that all of the image classifier's data is.")] = 12_000,
     margin: Annotated[
         float, typer.Option(help="Quality that ten per cent more data has to bring to be worth it.")
@@ -180,7 +180,7 @@ def live(
     run_seconds: Annotated[
         float, typer.Option(help="Wall seconds that the load sets aside for each run of a policy.")
     ] = 16.0,
-    queries: Annotated[int, typer.Option(help="Queries of a day that each arm answers.")] = 100,
+    queries: Annotated[int, typer.Option(help="Queries of a day that each arm answers.")] = 200,
     margin: Annotated[
         float, typer.Option(help="NDCG@10 by which live may differ from predicted and still agree.")
     ] = 0.015,

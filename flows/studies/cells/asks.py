@@ -160,7 +160,7 @@ class VolumeAsk:
     seeds: int = 3
     seed: int = 7
     scale: float = 0.5
-    days: int = 10
+    days: int = 14
     photos: int = 12_000
     margin: float = 0.002
 

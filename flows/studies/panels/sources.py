@@ -22,6 +22,7 @@ from flows.studies.panels.key import panel_key
 from flows.studies.panels.log import BURN_IN, LEAST_DAYS, has_impressions, log_key, log_panel
 from flows.studies.panels.next_item.panel import next_item_panel
 from flows.studies.panels.panel import Panel
+from flows.studies.panels.scorers import SCORERS_PART
 from flows.studies.panels.world import ACTIVITY, world_key, world_panel
 from infra.clock import SECOND_US
 from infra.errors import ConfigError, DataError, EnvironmentError_
@@ -154,7 +155,7 @@ def _world(
         settings,
         config,
         burn_in_d=burn_in_d,
-        window_d=burn_in_d if window_d is None else window_d,
+        window_d=(1 - SCORERS_PART) * burn_in_d if window_d is None else window_d,
         slices=cut.slices,
         queries=cut.queries,
         progress=progress,
