@@ -82,7 +82,7 @@ def shelflife(home: Path, *arguments: str, **more: str) -> Done:
     return finish(start(home, *arguments, **more))
 
 
-def interrupted(home: Path, arguments: Sequence[str], *, after: str) -> Done:
+def interrupted(home: Path, arguments: Sequence[str], *, after: str, timeout_s: float = 30.0) -> Done:
     """Start a command and press Ctrl-C once a line of standard error holds `after`."""
     process = start(home, *arguments)
     assert process.stderr is not None
@@ -92,7 +92,7 @@ def interrupted(home: Path, arguments: Sequence[str], *, after: str) -> Done:
         assert line, f"ended before it said {after!r}: {said}"
         said += line
     os.killpg(process.pid, signal.SIGINT)
-    done = finish(process, timeout_s=30)
+    done = finish(process, timeout_s=timeout_s)
     return Done(done.code, done.out, said + done.err)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from infra.settings import Home
 from tests.e2e.running_shop import of_home
-from tests.e2e.shop_process import interrupted, shelflife
+from tests.e2e.shop_process import finish, interrupted, start, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services, pytest.mark.slow]
 
@@ -20,16 +20,16 @@ ASKED = (
 
 @pytest.mark.timeout(600)
 def test_a_live_study_that_was_stopped_goes_on_and_tells_all(home: Home) -> None:
-    stopped = interrupted(home.root, ASKED, after="daily: day 1 of 3")
-    assert stopped.code == 130
-    assert of_home(home.root) == set()
+    stopped = interrupted(home.root, ASKED, after="daily: day 1 of 3", timeout_s=120)
+    assert stopped.code == 130, stopped.err
+    wait_until(lambda: not of_home(home.root), timeout_s=30)
     (predicted,) = home.root.glob("studies/live/*/predicted.json")
     declared = predicted.read_bytes()
     assert not list(home.root.glob("studies/live/*/daily/raw.json"))
 
-    done = shelflife(home.root, *ASKED)
+    done = finish(start(home.root, *ASKED), timeout_s=400)
     assert done.code == 0, done.err
-    assert of_home(home.root) == set()
+    wait_until(lambda: not of_home(home.root), timeout_s=30)
     assert predicted.read_bytes() == declared  # what was said before is not said again
     found = done.document
     (daily,) = found["policies"]

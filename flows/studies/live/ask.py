@@ -44,8 +44,8 @@ CONTROL = "never"
 NO_SLOTS = "without-slots"
 THROUGH = ("prefect", "process")
 REQUESTS_OF_A_USER = 11.0  # a day, of a user who is active on it: what the world's shoppers ask
-_SCORING_S = 2.0  # wall seconds a day in which the arms are scored
-_SPARE = 1.15  # requests that there are for each one that is sent
+_SCORING_S = 3.0  # wall seconds a day in which the arms are scored
+_SPARE = 1.4  # requests that there are for each one that is sent
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class LiveAsk:
     qps: float = 50.0
     day_seconds: float = 8.0
     run_seconds: float = 16.0
-    queries: int = 100
+    queries: int = 200
     margin: float = MARGIN
     through: str = "prefect"
     files: tuple[str, ...] = ()

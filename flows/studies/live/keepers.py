@@ -26,7 +26,7 @@ from infra.clock import open_clock
 from infra.errors import ShelflifeError
 from infra.settings import REPOSITORY, Settings
 
-__all__ = ["Keeper", "PrefectKeeper", "ProcessKeeper", "Standing", "keeper_of"]
+__all__ = ["Keeper", "PrefectKeeper", "ProcessKeeper", "ProcessRuns", "Standing", "keeper_of"]
 
 _START_S = 120.0
 
@@ -104,11 +104,11 @@ class ProcessKeeper:
 
     settings: Settings
     looks_s: float = 0.0
-    _runs: _Processes = field(init=False)
+    _runs: ProcessRuns = field(init=False)
     _live: Live = field(init=False)
 
     def __post_init__(self) -> None:
-        self._runs = _Processes(self.settings)
+        self._runs = ProcessRuns(self.settings)
 
     def start(self) -> None:
         """Ask the triggers for the first time."""
@@ -125,7 +125,7 @@ class ProcessKeeper:
         self._runs.close()
 
 
-class _Processes:
+class ProcessRuns:
     """Runs of a policy as processes: `Runs` of `flows/policies/live.py`."""
 
     def __init__(self, settings: Settings) -> None:

@@ -26,7 +26,7 @@ from flows.studies.telling.record import Arms
 from infra.clock import ScaledClock
 from models.metrics import Interval
 
-__all__ = ["closed_loop", "lived", "scored_of"]
+__all__ = ["closed_loop", "lived", "over_control", "scored_of"]
 
 _BINS = 200  # of the latency picture, at most
 
@@ -105,25 +105,23 @@ def lived(ask: LiveAsk, trial: Trial, out: Path, predicted: Predicted | None) ->
 
 
 def scored_of(ask: LiveAsk, raw: Mapping[str, Any], out: Path) -> list[Scored]:
-    """The scored days of a trial, in order."""
+    """The scored days of a trial, in order; the scorings of a day are one."""
     made = {r["release_id"] for r in raw["refreshes"]}
-    found = []
+    found: list[Scored] = []
     with np.load(out / "arrays.npz") as arrays:
         for k, about in enumerate(raw["scored"]):
             queries = np.column_stack([arrays[f"{arm}.{k}"] for arm in ARMS])
             if not len(queries):
                 continue
-            found.append(
-                Scored(
-                    day=int(about["day"]) - ask.first_day,
-                    shop_us=int(about["shop_us"]),
-                    wall_us=int(about["wall_us"]),
-                    release_id=about["release_id"],
-                    queries=queries,
-                    sessions=arrays[f"sessions.{k}"],
-                    fresh=about["release_id"] in made,
-                )
+            scored = Scored(
+                day=int(about["day"]) - ask.first_day,
+                queries=queries,
+                sessions=arrays[f"sessions.{k}"],
+                fresh=about["release_id"] in made,
             )
+            if found and found[-1].day == scored.day:
+                scored = found.pop().joined(scored)
+            found.append(scored)
     return found
 
 
@@ -131,23 +129,39 @@ def closed_loop(
     policy: str, using: Sequence[Scored], without: Sequence[Scored], *, seed: int
 ) -> ClosedLoop | None:
     """What randomised slots change: the same days and queries, the log made with and without them."""
-    other = {s.day: s for s in without if s.fresh}
-    pairs = [(s, other[s.day]) for s in using if s.fresh and s.day in other]
-    pairs = [(a, b) for a, b in pairs if np.array_equal(a.sessions, b.sessions)]
+    pairs = _pairs(using, [s for s in without if s.fresh])
     if not pairs:
         return None
-
-    def mean(values: list[NDArray[np.float64]]) -> Interval:
-        error = cluster_error(values, [a.sessions for a, _ in pairs])
-        return interval(np.array([v.mean() for v in values]), seed=seed, within=float(error[0]))
-
+    sessions = [a.sessions for a, _ in pairs]
     return ClosedLoop(
         policy=policy,
-        without_minus_with=mean([b.queries[:, 2] - a.queries[:, 2] for a, b in pairs]),
-        weights_with=mean([a.weights for a, _ in pairs]),
-        weights_without=mean([b.weights for _, b in pairs]),
+        without_minus_with=_mean([b.queries[:, 2] - a.queries[:, 2] for a, b in pairs], sessions, seed),
+        weights_with=_mean([a.weights for a, _ in pairs], sessions, seed),
+        weights_without=_mean([b.weights for _, b in pairs], sessions, seed),
         days=len(pairs),
     )
+
+
+def over_control(own: Sequence[Scored], control: Sequence[Scored], *, seed: int) -> Interval | None:
+    """What a policy's `full` arm has over the control's, on the same queries; None where none are shared."""
+    pairs = _pairs(own, control)
+    if not pairs:
+        return None
+    return _mean([a.queries[:, 2] - b.queries[:, 2] for a, b in pairs], [a.sessions for a, _ in pairs], seed)
+
+
+def _pairs(own: Sequence[Scored], other: Sequence[Scored]) -> list[tuple[Scored, Scored]]:
+    """Days on which a release of the policy was live, each with the other's, where queries are the same."""
+    days = {s.day: s for s in other}
+    pairs = [(s, days[s.day]) for s in own if s.fresh and s.day in days]
+    return [(a, b) for a, b in pairs if np.array_equal(a.sessions, b.sessions)]
+
+
+def _mean(
+    values: Sequence[NDArray[np.float64]], sessions: Sequence[NDArray[np.int64]], seed: int
+) -> Interval:
+    error = cluster_error(values, sessions)
+    return interval(np.array([v.mean() for v in values]), seed=seed, within=float(error[0]))
 
 
 def _on(days: NDArray[np.float64], predicted: Predicted | None) -> NDArray[np.float64]:

@@ -11,6 +11,8 @@ from flows.report.pictures import attribution_bars
 from flows.report.theme import COLOURS, Drawn, Picture, end_labels, log_ms, new_figure, render
 from flows.report.words import num, signed, span
 from flows.studies.live.record import LiveRecord
+from flows.studies.statistics.choice import pareto
+from models.metrics import Interval
 
 __all__ = ["draw"]
 
@@ -82,10 +84,14 @@ def _cost(record: LiveRecord) -> Drawn | None:
     ax = figure.add_subplot()
     known = [x for x in p99 if x is not None]
     most = max(known, default=1.0)
-    said = []
+    paired = any(p.over_control is not None for p in shown)
+    level = Interval(0.0, 0.0, 0.0)  # of the control against itself
+    said: list[str] = []
+    at: list[tuple[float, float]] = []
     for n, (p, tail) in enumerate(zip(shown, p99, strict=True)):
         colour = COLOURS["frozen"] if p.control else COLOURS[("full", "state", "swap", "amber")[n % 4]]
-        y, x = p.arms.full, p.cpu_s_per_day
+        y, x = (p.over_control or level if paired else p.arms.full), p.cpu_s_per_day
+        at.append((x, y.mean))
         if np.isfinite([y.low, y.high]).all():
             ax.plot([x, x], [y.low, y.high], color=colour, linewidth=1, alpha=0.6)
         size = 40.0 if tail is None else 40 + 320 * tail / most
@@ -95,16 +101,21 @@ def _cost(record: LiveRecord) -> Drawn | None:
             words, (x, y.mean), xytext=(14, 0), textcoords="offset points", va="center", weight="bold",
             color=colour, annotation_clip=False,
         )  # fmt: skip
-        said.append(f"{words}, NDCG@10 {num(y.mean)} for {num(x, 1)} CPU-seconds a day")
+        said.append(f"{words}, NDCG@10 {num(p.arms.full.mean)} for {num(x, 1)} CPU-seconds a day")
+    front = pareto(*zip(*at, strict=True))
+    xs, ys = zip(*(at[i] for i in front.tolist()), strict=True)
+    ax.step(xs, ys, where="post", color=COLOURS["ink"], linewidth=1.2, alpha=0.6, zorder=2)
     widest = max(p.cpu_s_per_day for p in shown)
     ax.set_xlim(-0.06 * max(widest, 1.0), 1.35 * max(widest, 1.0))
     ax.margins(y=0.2)
     ax.set_xlabel("CPU-seconds of refreshes a shop day")
-    ax.set_ylabel("NDCG@10, live (full)")
+    ax.set_ylabel("NDCG@10 over never, live" if paired else "NDCG@10, live (full)")
     alt = f"Policies by cost, quality and tail. {'; '.join(said)}."
     caption = (
         "A mark a policy: cost to the right, quality upwards, and the third axis, the p99 of the policy's "
-        "true interval, as the mark's size and in words. Whiskers are 95 % intervals of each policy alone."
+        "true interval, as the mark's size and in words. The line is the Pareto front of cost and quality. "
+        "Whiskers are 95 % intervals, "
+        + ("paired with never on the same queries." if paired else "of each policy alone.")
     )
     return figure, "Cost, quality and tail", alt, caption
 

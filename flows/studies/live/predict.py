@@ -7,7 +7,6 @@ adds over never retraining it (full − state_fresh), by day. It sees nothing of
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from flows.policies.replay import EMPTY, replay
 from flows.studies.cells.age_runs import AgeRun
 from flows.studies.cells.asks import duration_name, interval_ask
 from flows.studies.cells.learners import learner_of
-from flows.studies.cells.workers import kept_workers
 from flows.studies.live.ask import CONTROL, LiveAsk
 from flows.studies.panels.panel import Panel
 from flows.studies.panels.sources import open_panel, publish_delay
@@ -32,9 +30,8 @@ from infra.files import write_atomic
 from infra.settings import Settings
 from models.metrics import Interval
 
-__all__ = ["Predicted", "predictions"]
+__all__ = ["Predicted", "every_of", "predictions"]
 
-_QUERIES = 100  # of each day
 Floats = NDArray[np.float64]
 
 
@@ -76,9 +73,8 @@ def _declared(settings: Settings, ask: LiveAsk, progress: Callable[..., None]) -
     if studied:
         panel, at = _panel(settings, ask, progress)
         delay_us = publish_delay(settings)
-        with kept_workers():
-            for name, policy in studied.items():
-                found[name] = _predict(settings, ask, panel, at, policy, delay_us, progress)
+        for name, policy in studied.items():
+            found[name] = _predict(settings, ask, panel, at, policy, delay_us, progress)
     for name in set(wanted) - set(found):
         found[name] = {"note": "the policy leaves the ranker as it is, and only rankers are predicted"}
     return {"declared_wall_us": time.time_ns() // 1_000, "margin": ask.margin, "policies": found}
@@ -97,7 +93,7 @@ def _panel(settings: Settings, ask: LiveAsk, progress: Callable[..., None]) -> t
         horizon_d=float(ask.days),
         window_d=ask.window_d,
         slices=ask.days,
-        queries=_QUERIES,
+        queries=ask.queries,
         progress=progress,
         **knobs,
     )
@@ -114,7 +110,7 @@ def _predict(
 ) -> dict[str, Any]:
     """One policy by age: as if its ranker were made anew at even intervals, as often as it is in the mean."""
     part = policy.components["ranker"]
-    length_us, note = _every(policy, ask.days)
+    length_us, note = every_of(policy, ask.days)
     names = tuple(dict.fromkeys((duration_name(length_us), duration_name(None))))
     study = interval_ask(
         "world",
@@ -124,7 +120,7 @@ def _predict(
         horizon_d=float(ask.days),
         burn_in_d=float(ask.first_day),
         slices=ask.days,
-        queries=_QUERIES,
+        queries=ask.queries,
         seed=ask.seed,
         start=part.start,
     )
@@ -137,7 +133,7 @@ def _predict(
         delay_us=delay_us,
         seeds=(ask.seed,),
         store=cells,
-        workers=os.cpu_count() or 1,
+        workers=1,  # in this process: a Ray of its own costs what a second worker would gain
         progress=progress,
     )
     fresh = run.horizon_start(part.fraction, frozen=False)
@@ -167,7 +163,7 @@ def _kept(clusters: Sequence[NDArray[np.int64]], gains: Sequence[Floats]) -> lis
     return [c for c, g in zip(clusters, gains, strict=True) if np.isfinite(g).all()]
 
 
-def _every(policy: Policy, days: int) -> tuple[int | None, str]:
+def every_of(policy: Policy, days: int) -> tuple[int | None, str]:
     """The mean interval of a policy's rankers, by the clock; None: never. And what is to be said of it."""
     alone = policy.model_copy(update={"ingest": None})
     fired = [f for f in replay(alone, EMPTY, since_us=0, until_us=days * DAY_US) if "ranker" in f.components]

@@ -43,7 +43,8 @@ class Lived:
     `runs`: that the policy started; `refreshes`: of them, `refused` by the gate, `failed_runs` without
     result; `cpu_s_per_day`: of the refreshes' own processes, over all days; `share`s and arms: of the days
     on which a release of the policy was live (of a control: all); `late_s`: wall seconds by which a day ended
-    behind its stretch of the trace, at most; `without_slots`: no randomised slots.
+    behind its stretch of the trace, at most; `without_slots`: no randomised slots; `over_control`: its `full`
+    arm less the control's, on the same queries of the same days.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Lived:
     predicted: Floats
     over: Over
     catalogue_failed: int = 0
+    over_control: Interval | None = None
     crowd_requests: int = 0
     late_s: float = 0.0
     notes: tuple[str, ...] = ()

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import orjson
 
-from flows.studies.live.ask import LiveAsk, Trial
-from flows.studies.live.measure import closed_loop, lived, scored_of
+from flows.studies.live.ask import CONTROL, LiveAsk, Trial
+from flows.studies.live.measure import closed_loop, lived, over_control, scored_of
 from flows.studies.live.predict import predictions
-from flows.studies.live.record import ClosedLoop, LiveRecord
+from flows.studies.live.record import ClosedLoop, Lived, LiveRecord
 from flows.studies.live.start import copied, start_home
 from flows.studies.live.trial import RAW, live_through
+from flows.studies.live.verdict import Scored
 from flows.studies.live.words import QUESTION, sentence
 from infra import cluster
 from infra.machine import describe_machine, source_commit
@@ -47,6 +48,7 @@ def study_live(
             if not (out / RAW).exists():
                 _one(settings, ask, trial, start, out, progress)
     policies = [lived(ask, t, folder / t.name, predicted.get(t.policy.name)) for t in ask.trials]
+    policies = _over_control(ask, folder, policies)
     return LiveRecord(
         question=QUESTION,
         source=ask.source,
@@ -93,6 +95,23 @@ def _one(
     shutil.rmtree(home, ignore_errors=True)
 
 
+def _scored(ask: LiveAsk, folder: Path, name: str) -> list[Scored]:
+    return scored_of(ask, orjson.loads((folder / name / RAW).read_bytes()), folder / name)
+
+
+def _over_control(ask: LiveAsk, folder: Path, policies: list[Lived]) -> list[Lived]:
+    """The policies, each with what it has over the control, where there is one."""
+    if not any(p.control for p in policies):
+        return policies
+    control = _scored(ask, folder, CONTROL)
+    return [
+        p
+        if p.control
+        else replace(p, over_control=over_control(_scored(ask, folder, p.name), control, seed=ask.seed))
+        for p in policies
+    ]
+
+
 def _home(folder: Path, trial: Trial) -> Path:
     return folder / f"home-{trial.name}"
 
@@ -103,7 +122,6 @@ def _closed(ask: LiveAsk, folder: Path) -> tuple[ClosedLoop, ...]:
     for trial in ask.trials:
         if trial.slots is None:
             continue
-        pair = [folder / name for name in (trial.policy.name, trial.name)]
-        scored = [scored_of(ask, orjson.loads((p / RAW).read_bytes()), p) for p in pair]
+        scored = [_scored(ask, folder, name) for name in (trial.policy.name, trial.name)]
         found.append(closed_loop(trial.policy.name, *scored, seed=ask.seed))
     return tuple(f for f in found if f is not None)

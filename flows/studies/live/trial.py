@@ -47,7 +47,7 @@ from models.release import champion, load_release
 __all__ = ["RAW", "live_through"]
 
 RAW = "raw.json"  # is there once a trial is over
-SCORED_US = 8 * HOUR_US  # whose queries are scored, from the moment of scoring on
+SCORED_US = 12 * HOUR_US  # from one scoring to the next, and whose queries are asked
 _GOLDEN = 0.618033988749895
 _CROWD_NICE = 5  # between the service (0) and training (19)
 _CHANGES = 8  # catalogue changes a day that go over HTTP, timed; the others are journalled
@@ -83,13 +83,13 @@ def _started(
     settings: Settings, ask: LiveAsk, slots: tuple[str, ...], progress: Callable[..., None]
 ) -> Settings:
     """The service, and Prefect's server where it is asked for; the settings with their ports."""
-    progress("starting Ray Serve" + (" and Prefect" if ask.through == "prefect" else ""))
-    if ask.through == "prefect":
-        settings = cluster.start_prefect(settings)
+    progress("starting Ray Serve")
     settings = cluster.start_serve(settings, arguments=slots)
-    if ask.through == "prefect":
-        cluster.wait_prefect(settings)
     cluster.wait_serve(settings)
+    if ask.through == "prefect":
+        progress("starting Prefect")
+        settings = cluster.start_prefect(settings)
+        cluster.wait_prefect(settings)
     return settings
 
 
@@ -210,22 +210,21 @@ class _Days:
         day = self.ask.first_day + k
         # It stands a moment before midnight: what is due then belongs to the day that comes.
         since, end = self.world.start_of(day), self.world.start_of(day + 1) - 1
-        score_us = since + int(((k + 0.5) * _GOLDEN % 1.0) * (DAY_US - SCORED_US / 4))
+        first_us = since + int(((k + 0.5) * _GOLDEN % 1.0) * SCORED_US)
+        scorings = [first_us, first_us + SCORED_US]
         changes = self.world.catalogue_events(day)
-        scored = False
         while True:
             now = self.time.now_us()
             standing = self.keeper.look()
             due = self._due_us(standing)
             if standing.busy or (due is not None and due <= now):
                 self._run(standing)
-            elif not scored and now >= score_us:
-                self._score(day, score_us)
-                scored = True
+            elif scorings and now >= scorings[0]:
+                self._score(day, scorings.pop(0))
             elif now >= end:
                 return
             else:
-                stops = [end, *([] if scored else [score_us]), *([] if due is None else [due])]
+                stops = [end, *scorings, *([] if due is None else [due])]
                 self._pass(
                     day, now, min(s for s in stops if s > now), changes, end_us=end, due_wall_us=due_us
                 )
@@ -303,7 +302,8 @@ class _Days:
         """The arms on the same queries of the day, while the shop clock stands."""
         plan = self.world.day(day)
         until = at_us + SCORED_US
-        rows = first_pages(plan, since_us=at_us, until_us=until, most=self.ask.queries, seed=self.ask.seed)
+        most = self.ask.queries // (DAY_US // SCORED_US)
+        rows = first_pages(plan, since_us=at_us, until_us=until, most=most, seed=self.ask.seed)
         begin = wall_us()
         arms = self.arms | {"full": evaluation_shop(self.engine)}
         found = self.shoppers.submit(score, self.world, plan, rows, arms).result()
@@ -318,7 +318,8 @@ class _Days:
             self.scores[f"{arm}.{k}"] = values
         self.scores[f"sessions.{k}"] = plan.session_id[rows]
         means = " ".join(f"{arm} {values.mean():.3f}" for arm, values in found.items())
-        self.progress(f"{self.trial.name}: day {k + 1} of {self.ask.days}, NDCG@10 {means}")
+        number = day - self.ask.first_day + 1
+        self.progress(f"{self.trial.name}: day {number} of {self.ask.days}, NDCG@10 {means}")
 
     def _change(self, events: pa.Table) -> None:
         """Some catalogue changes through the service's own API, timed, the others through a journal."""

@@ -37,16 +37,22 @@ class Scored:
     """The arms on one day: NDCG@10 of each query float64 [q] in the order frozen, state_fresh, full [q, 3].
 
     `sessions` int64 [q]; `day`: counted from the first live one; `fresh`: whether a release that the policy
-    made was live.
+    made was live all the while.
     """
 
     day: int
-    shop_us: int
-    wall_us: int
-    release_id: str
     queries: NDArray[np.float64]
     sessions: NDArray[np.int64]
     fresh: bool
+
+    def joined(self, later: Scored) -> Scored:
+        """Both scorings of one day."""
+        return Scored(
+            self.day,
+            np.concatenate([self.queries, later.queries]),
+            np.concatenate([self.sessions, later.sessions]),
+            self.fresh and later.fresh,
+        )
 
     @property
     def weights(self) -> NDArray[np.float64]:

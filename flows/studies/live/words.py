@@ -144,10 +144,10 @@ def method(record: LiveRecord) -> list[tuple[str, str]]:
         ),
         (
             "The arms.",
-            "Each day, at another hour, the same queries are answered by the first release on the first "
-            "state (frozen), the first release on the live state (state fresh) and what is live (full), "
-            "judged by the world's hidden relevance, which training cannot read. The shop clock stands "
-            "meanwhile, and requests of those moments are left out.",
+            "Twice a day, at other hours each day, the same queries are answered by the first release on the "
+            "first state (frozen), the first release on the live state (state fresh) and what is live "
+            "(full), judged by the world's hidden relevance, which training cannot read. The shop clock "
+            "stands meanwhile, and requests of those moments are left out.",
         ),
         (
             "Predicted.",
@@ -170,7 +170,7 @@ def summary(record: LiveRecord, report: str = "") -> str:
     """The text that the command prints at its end."""
     lines = [verdict(record)]
     for said in answer(record):
-        lines += textwrap.wrap(said, 110)
+        lines += textwrap.wrap(said, 110, break_on_hyphens=False)
     lines.append("")
     for p in record.policies:
         c = p.tail.by_condition
@@ -181,6 +181,7 @@ def summary(record: LiveRecord, report: str = "") -> str:
             f"{num(p.arms.state_fresh.mean)}   full {num(p.arms.full.mean)}",
             f"    fresh weights {span(p.full_minus_state_fresh)}",
             f"    fresh state   {span(p.state_fresh_minus_frozen)}",
+            *([f"    over never    {span(p.over_control)}"] if p.over_control else []),
             f"    live          {num(p.requests)} requests, {num(p.failed)} failed; {p.refreshes} refreshes, "
             f"{p.refused} refused, {p.swaps} swaps; {num(p.cpu_s_per_day, 1)} CPU-s a day",
             f"    p99, ms       quiet {num(quiet, 1)}   training {num(training, 1)}   installing "
