@@ -179,7 +179,7 @@ def live(
     ] = 8.0,
     run_seconds: Annotated[
         float, typer.Option(help="Wall seconds that the load sets aside for each run of a policy.")
-    ] = 16.0,
+    ] = 18.0,
     queries: Annotated[int, typer.Option(help="Queries of a day that each arm answers.")] = 200,
     margin: Annotated[
         float, typer.Option(help="NDCG@10 by which live may differ from predicted and still agree.")

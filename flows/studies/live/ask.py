@@ -81,7 +81,7 @@ class LiveAsk:
     seed: int = 7
     qps: float = 50.0
     day_seconds: float = 8.0
-    run_seconds: float = 16.0
+    run_seconds: float = 18.0
     queries: int = 200
     margin: float = MARGIN
     through: str = "prefect"
