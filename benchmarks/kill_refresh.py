@@ -267,7 +267,8 @@ class _Reader:
 def _follow(root: Path, stop: Any, said: Any) -> None:
     layout = Home(root)
     problems, reads, seen, last = [], 0, 0, ""
-    while not stop.is_set():
+    parent = os.getppid()
+    while not stop.is_set() and os.getppid() == parent:
         try:
             name = json.loads((layout.releases / "champion.json").read_bytes())["release_id"]
             folder = layout.releases / name
