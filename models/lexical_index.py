@@ -1,4 +1,4 @@
-"""Items by words: three inverted indexes (tantivy) in tiers of popularity, searched in cascade.
+"""Items by words: posting lists in tiers of popularity, searched in cascade by BM25.
 
 The tiers and their sizes follow the published e-commerce search scenario (REFERENCE.md):
 excellent 15 %, good 35 %, bad 50 % by click and purchase rate. Without clicks there is one tier. Texts
@@ -8,24 +8,27 @@ and queries are cut into words by `data.text.tokens`. It knows ids and words, no
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.schema import stable_hash, stable_hashes
 from data.text import tokens
 from infra.errors import DataError
+from models.bm25 import scores_of
+from models.lexical_kernel import KEYS, Postings, hits_of, keys_into
 
 __all__ = ["TIERS", "TIER_SHARES", "LexicalHits", "LexicalIndex", "assign_tiers"]
 
 TIERS = ("excellent", "good", "bad")
 TIER_SHARES = (0.15, 0.35, 0.50)
 MAX_QUERY_TOKENS = 64
-_HEAP_BYTES = 64 << 20
-_FREQUENCIES = 100_000  # words whose frequency is remembered
+_KNOWN_WORDS = 100_000  # words whose number is remembered
 _ALL_BONUS = np.float32(1.15)  # of an item with all of the words, where those with some are found beside it
 LexicalHits = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int8]]
 
@@ -41,13 +44,15 @@ def assign_tiers(click_purchase_rate: NDArray[np.floating[Any]]) -> NDArray[np.i
 
 @dataclass(frozen=True)
 class LexicalIndex:
-    """`item_ids` int64 [n] and `tiers` int8 [n] by row; one searcher a tier, safe to share among threads."""
+    """`item_ids` int64 [n] and `tiers` int8 [n] by row, tier by tier; safe to share among threads.
+
+    `words` int64 [w]: the stable hashes of all words, ascending; a word's place is its number.
+    """
 
     item_ids: NDArray[np.int64]
-    tiers: NDArray[np.int8]
-    _schema: Any = field(repr=False, compare=False)
-    _searchers: tuple[Any, ...] = field(repr=False, compare=False)
-    _frequency: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    words: NDArray[np.int64] = field(repr=False)
+    postings: Postings = field(repr=False, compare=False)
+    _numbers: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def build(
@@ -59,7 +64,7 @@ class LexicalIndex:
     ) -> LexicalIndex:
         """Index `texts` [n] of distinct `item_ids` [n] under `folder`, which is emptied first.
 
-        A text may be given as its words, repeated by their weight.
+        A text may be given as its words, repeated by their weight. Within a tier, rows are as given.
         """
         ids = np.ascontiguousarray(item_ids, np.int64)
         tiers = np.ascontiguousarray(tiers, np.int8)
@@ -69,65 +74,59 @@ class LexicalIndex:
             raise DataError("item ids repeat; expected one text an item")
         if len(tiers) and not (tiers.min() >= 0 and tiers.max() < len(TIERS)):
             raise DataError(f"tiers from {tiers.min()} to {tiers.max()}; expected 0 to {len(TIERS) - 1}")
+        order = np.argsort(tiers, kind="stable")
+        firsts = np.searchsorted(tiers[order], np.arange(len(TIERS) + 1)).astype(np.int64)
+        words, postings = _postings((texts[row] for row in order.tolist()), firsts)
         shutil.rmtree(folder, ignore_errors=True)
-        for tier, name in enumerate(TIERS):
-            _build_tier(folder / name, np.flatnonzero(tiers == tier), texts)
-        np.save(folder / "ids.npy", ids, allow_pickle=False)
-        np.save(folder / "tiers.npy", tiers, allow_pickle=False)
+        folder.mkdir(parents=True)
+        for name, array in {"ids": ids[order], "words": words, **postings._asdict()}.items():
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
         return cls.load(folder)
 
     @classmethod
     def load(cls, folder: Path) -> LexicalIndex:
-        """Open the three indexes; they stay memory-mapped."""
-        import tantivy
-
+        """Open a built index; its arrays stay memory-mapped."""
         try:
-            # Plain views of the mapped files: picking from a `memmap` makes one, in Python.
-            ids = np.asarray(np.load(folder / "ids.npy", mmap_mode="r", allow_pickle=False))
-            tiers = np.asarray(np.load(folder / "tiers.npy", mmap_mode="r", allow_pickle=False))
-            searchers = []
-            for name in TIERS:
-                index = tantivy.Index.open(str(folder / name))
-                index.config_reader("manual")  # a release never changes: no thread that watches the folder
-                index.reload()
-                searchers.append(index.searcher())
+            ids, words, *lists = (_mapped(folder / f"{n}.npy") for n in ("ids", "words", *Postings._fields))
         except (OSError, ValueError) as error:
             raise DataError(f"no lexical index in {folder} ({error}); build it again") from error
-        found = sum(s.num_docs for s in searchers)
-        if not len(ids) == len(tiers) == found:
-            raise DataError(f"{folder} holds {len(ids)} ids and {found} documents; build it again")
-        return cls(ids, tiers, _schema(), tuple(searchers))
+        held = Postings(*lists)
+        whole = (
+            len(held.firsts) == len(TIERS) + 1
+            and len(ids) == held.firsts[-1]
+            and len(held.starts) == len(TIERS) * len(words) + 1
+            and len(held.items) == len(held.scores) == held.starts[-1]
+        )
+        if not whole:
+            raise DataError(
+                f"{folder} holds {len(ids)} ids and {len(held.items)} postings of {len(words)} words, "
+                "which do not belong together; build it again"
+            )
+        return cls(ids, words, held)
 
     def __len__(self) -> int:
         return len(self.item_ids)
 
-    @property
+    @cached_property
+    def tiers(self) -> NDArray[np.int8]:
+        """int8 [n]: the tier of each row."""
+        return np.repeat(np.arange(len(TIERS), dtype=np.int8), np.diff(self.postings.firsts))
+
+    @cached_property
     def flat(self) -> bool:
         """Whether all items are of one tier: then scores of any two items may be compared."""
-        return sum(1 for searcher in self._searchers if searcher.num_docs) <= 1
+        return int(np.count_nonzero(np.diff(self.postings.firsts))) <= 1
 
     def search_rows(
-        self, query_tokens: Sequence[str], k: int, *, minimum_match: int = 1
+        self, query_tokens: Sequence[str], k: int, *, every: bool = False
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows of `item_ids` and BM25 scores of items with at least `minimum_match` of the tokens.
+        """Rows of `item_ids` and BM25 scores of items with any of the tokens, or with `every` one.
 
-        The excellent tier comes first, best first; the next tier is searched while there are fewer
-        than k hits, and every hit is kept: between k and 2k - 1 where there are as many. Scores
-        are comparable within a tier only (each has its own word frequencies).
+        The excellent tier comes first, best first, equal scores by row; the next tier is searched while
+        there are fewer than k hits, and every hit is kept: between k and 2k - 1 where there are as many.
+        Scores are comparable within a tier only (each has its own word frequencies).
         """
-        wanted = list(dict.fromkeys(query_tokens))[:MAX_QUERY_TOKENS]
-        rows: list[int] = []
-        scores: list[float] = []
-        if wanted and k > 0:
-            query = self._query(wanted, min(max(minimum_match, 1), len(wanted)))
-            for searcher in self._searchers:
-                if len(rows) >= k:
-                    break
-                hits = searcher.search(query, k, False).hits
-                if hits:
-                    rows += searcher.fast_field_values("row", [address for _, address in hits])
-                    scores += [score for score, _ in hits]
-        return np.fromiter(rows, np.int64, len(rows)), np.fromiter(scores, np.float32, len(scores))
+        return self._hits(self._terms(query_tokens), k, every=every)
 
     def search_all_then_any(
         self, query_tokens: Sequence[str], k: int, *, enough: int
@@ -137,77 +136,97 @@ class LexicalIndex:
         The first search is left out where a token is too rare for it to find enough. In a flat index
         both are made, unless all of the tokens find k: the more of them an item has the better.
         """
-        wanted = list(dict.fromkeys(query_tokens))[:MAX_QUERY_TOKENS]
-        if self.flat and len(wanted) > 1:
-            return self._all_and_any(wanted, k)
-        if len(wanted) > 1 and min(map(self._holders, wanted)) >= enough:
-            rows, scores = self.search_rows(wanted, k, minimum_match=len(wanted))
+        terms = self._terms(query_tokens)
+        if self.flat and len(terms) > 1:
+            return self._all_and_any(terms, k)
+        if len(terms) > 1 and min(map(self._holders, terms)) >= enough:
+            rows, scores = self._hits(terms, k, every=True)
             if len(rows) >= enough:
                 return rows, scores
-        return self.search_rows(wanted, k)
+        return self._hits(terms, k)
 
-    def _all_and_any(self, wanted: Sequence[str], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        rows, scores = self.search_rows(wanted, k, minimum_match=len(wanted))
+    def search(self, query_tokens: Sequence[str], k: int, *, every: bool = False) -> LexicalHits:
+        """As `search_rows`: (ids int64 [h], scores float32 [h], tiers int8 [h])."""
+        rows, scores = self.search_rows(query_tokens, k, every=every)
+        return self.item_ids[rows], scores, self.tiers[rows]
+
+    def _all_and_any(self, terms: list[int], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        rows, scores = self._hits(terms, k, every=True)
         if len(rows) >= k:
             return rows, scores
-        some, some_scores = self.search_rows(wanted, k)
+        some, some_scores = self._hits(terms, k)
         new = ~np.isin(some, rows)
         rows = np.concatenate([rows, some[new]])
         scores = np.concatenate([scores * _ALL_BONUS, some_scores[new]])
         order = np.argsort(-scores, kind="stable")
         return rows[order], scores[order]
 
-    def _holders(self, token: str) -> int:
-        """How many items have the token; asked for once, as an index never changes."""
-        found = self._frequency.get(token)
+    def _hits(
+        self, terms: list[int], k: int, *, every: bool = False
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        known = [term for term in terms if term >= 0]
+        if not known or k <= 0 or (every and len(known) < len(terms)):
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        numbers, room = np.array(known, np.int64), np.empty(KEYS + k, np.uint64)
+        best: list[NDArray[np.uint64]] = []
+        found = 0
+        for tier in range(len(TIERS)):
+            if found >= k:
+                break
+            n = keys_into(self.postings, numbers, tier, every, k, room)
+            if n > k:
+                best.append(np.sort(np.partition(room[:n], n - k)[n - k :])[::-1])
+            elif n:
+                best.append(np.sort(room[:n])[::-1])
+            found += min(n, k)
+        return hits_of(best[0] if len(best) == 1 else np.concatenate([room[:0], *best]))
+
+    def _terms(self, query_tokens: Sequence[str]) -> list[int]:
+        """The numbers of the distinct tokens, -1 for one that no item has."""
+        return [self._number(t) for t in list(dict.fromkeys(query_tokens))[:MAX_QUERY_TOKENS]]
+
+    def _number(self, token: str) -> int:
+        """The token's number; looked up once, as an index never changes."""
+        found = self._numbers.get(token)
         if found is None:
-            found = sum(searcher.doc_freq("text", token) for searcher in self._searchers)
-            if len(self._frequency) < _FREQUENCIES:
-                self._frequency[token] = found
+            wanted = stable_hash(token.encode("utf-8", "replace").decode())
+            at = int(np.searchsorted(self.words, wanted))
+            found = at if at < len(self.words) and self.words[at] == wanted else -1
+            if len(self._numbers) < _KNOWN_WORDS:
+                self._numbers[token] = found
         return found
 
-    def search(self, query_tokens: Sequence[str], k: int, *, minimum_match: int = 1) -> LexicalHits:
-        """As `search_rows`: (ids int64 [h], scores float32 [h], tiers int8 [h])."""
-        rows, scores = self.search_rows(query_tokens, k, minimum_match=minimum_match)
-        return self.item_ids[rows], scores, self.tiers[rows]
-
-    def _query(self, wanted: Sequence[str], minimum_match: int) -> Any:
-        # Built from terms: a query parser would give meaning to what shoppers type.
-        from tantivy import Occur, Query
-
-        terms = [Query.term_query(self._schema, "text", token) for token in wanted]
-        if len(terms) == 1:
-            return terms[0]
-        if minimum_match == len(terms):
-            return Query.boolean_query([(Occur.Must, term) for term in terms])
-        pairs = [(Occur.Should, term) for term in terms]
-        if minimum_match == 1:
-            return Query.boolean_query(pairs)
-        return Query.boolean_query(pairs, minimum_match)
+    def _holders(self, term: int) -> int:
+        """How many items have the term."""
+        starts, tiers = self.postings.starts, len(TIERS)
+        return 0 if term < 0 else int(starts[tiers * (term + 1)] - starts[tiers * term])
 
 
-def _schema() -> Any:
-    from tantivy import SchemaBuilder
-
-    builder = SchemaBuilder()
-    builder.add_unsigned_field("row", stored=False, indexed=False, fast=True)  # ids may exceed 2^62
-    builder.add_text_field("text", stored=False, tokenizer_name="whitespace", index_option="freq")
-    return builder.build()
+def _mapped(path: Path) -> NDArray[Any]:
+    """A plain view of the mapped file: picking from a `memmap` makes one, in Python."""
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
-def _build_tier(folder: Path, rows: NDArray[np.intp], texts: Sequence[str | Sequence[str]]) -> None:
-    import tantivy
-
-    folder.mkdir(parents=True)
-    index = tantivy.Index(_schema(), path=str(folder))
-    writer = index.writer(heap_size=_HEAP_BYTES, num_threads=1)  # one thread: document order is row order
-    for row in rows.tolist():
-        document = tantivy.Document()
-        document.add_unsigned("row", row)
-        text = texts[row]
-        document.add_text("text", " ".join(tokens(text) if isinstance(text, str) else text))
-        writer.add_document(document)
-    writer.commit()
-    writer.wait_merging_threads()
-    for lock in folder.glob(".*.lock"):
-        lock.unlink()
+def _postings(
+    texts: Iterator[str | Sequence[str]], firsts: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], Postings]:
+    """The hashes of all words, ascending, and the posting lists of texts that come tier by tier."""
+    number: dict[str, int] = {}
+    n, ids = int(firsts[-1]), []
+    totals = np.zeros(n, np.int64)
+    for at, text in enumerate(texts):
+        cut = tokens(text) if isinstance(text, str) else text
+        ids.append(np.fromiter((number.setdefault(w, len(number)) for w in cut), np.int32, len(cut)))
+        totals[at] = len(cut)
+    hashes = stable_hashes(list(number))
+    words, place = np.unique(hashes, return_inverse=True)
+    if len(words) != len(number):
+        raise DataError(f"{len(number)} words have {len(words)} hashes; expected one each: change a word")
+    term = place.astype(np.int64)[np.concatenate(ids)] if ids else np.empty(0, np.int64)
+    item = np.repeat(np.arange(n), totals)
+    # Tiers are runs of items, so that ordered by word and item a word's items lie tier by tier.
+    pairs, counts = np.unique(term * max(n, 1) + item, return_counts=True)
+    bounds = (np.arange(len(words))[:, None] * max(n, 1) + firsts[None, :-1]).ravel()
+    starts = np.append(np.searchsorted(pairs, bounds), len(pairs)).astype(np.int64)
+    items = (pairs % max(n, 1)).astype(np.int32)
+    return words, Postings(firsts, starts, items, scores_of(firsts, starts, items, counts, totals))
