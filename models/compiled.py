@@ -106,17 +106,17 @@ def _tree(fields: dict[str, str]) -> _Tree | None:
     thresholds = [float(v) for v in fields["threshold"].split()]
     order: list[int] = []
     below: dict[int, tuple[int, int]] = {}  # node → leaves of its left side, as places [from, to)
-
-    def walk(node: int) -> None:
+    # A stack: a function that calls itself is a circle, which would outlive a dropped release.
+    todo = [(0, -1)]  # (node, places before its left side; -1: not gone into yet)
+    while todo:
+        node, first = todo.pop()
         if node < 0:
             order.append(~node)
-            return
-        first = len(order)
-        walk(left[node])
-        below[node] = (first, len(order))
-        walk(right[node])
-
-    walk(0)
+        elif first < 0:
+            todo += [(node, len(order)), (left[node], -1)]
+        else:
+            below[node] = (first, len(order))
+            todo.append((right[node], -1))
     tree = _Tree([values[leaf] for leaf in order])
     for node, decision in enumerate(decisions):
         first, last = below[node]

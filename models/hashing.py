@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from zlib import crc32
 
 import numpy as np
@@ -71,7 +71,8 @@ class TokenTable:
 
     def __init__(self, rows: NDArray[np.float32]) -> None:
         self.rows = np.ascontiguousarray(rows, np.float32)
-        self._vector = lru_cache(maxsize=_CACHED_TOKENS)(self._token_vector)
+        # No reference to this object from its cache: that circle would outlive a dropped release.
+        self._vector = lru_cache(maxsize=_CACHED_TOKENS)(partial(_token_vector, self.rows))
 
     @property
     def dim(self) -> int:
@@ -102,11 +103,6 @@ class TokenTable:
             out[filled] /= cut.lengths[filled, None].astype(np.float32)
         return out
 
-    def _token_vector(self, token: str) -> NDArray[np.float32]:
-        word, *grams = token_buckets(token, len(self.rows))
-        mean = np.add.reduce(self.rows[grams], axis=0) / np.float32(len(grams))
-        return np.asarray(self.rows[word] + mean, np.float32)
-
     def _token_vectors(self, vocabulary: Sequence[str]) -> NDArray[np.float32]:
         hashed = [token_buckets(token, len(self.rows)) for token in vocabulary]
         counts = np.array([len(h) - 1 for h in hashed])
@@ -114,3 +110,9 @@ class TokenTable:
         sums = np.add.reduceat(self.rows[grams], np.cumsum(counts) - counts, axis=0)
         sums /= counts[:, None].astype(np.float32)
         return np.asarray(self.rows[[h[0] for h in hashed]] + sums, np.float32)
+
+
+def _token_vector(rows: NDArray[np.float32], token: str) -> NDArray[np.float32]:
+    word, *grams = token_buckets(token, len(rows))
+    mean = np.add.reduce(rows[grams], axis=0) / np.float32(len(grams))
+    return np.asarray(rows[word] + mean, np.float32)

@@ -13,7 +13,6 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,8 @@ class Speller:
             if _SHORTEST - 1 <= len(word) <= _LONGEST and word.isalpha():
                 for rest in _rests(word):
                     self._by_rest.setdefault(rest, []).append(word)
-        self._corrected = lru_cache(maxsize=_CACHED)(self._correct)
+        # A dict, as an lru_cache of a method is a circle, which would outlive a dropped release.
+        self._corrected: dict[tuple[str, str], tuple[str, ...]] = {}
 
     @classmethod
     def fit(
@@ -96,7 +96,16 @@ class Speller:
         """
         counts = self.counts
         pairs = zip(tokens, typed or tokens, strict=True)
-        return [w for t, raw in pairs for w in ((t,) if t in counts else self._corrected(t, raw))]
+        return [w for t, raw in pairs for w in ((t,) if t in counts else self._remembered(t, raw))]
+
+    def _remembered(self, token: str, typed: str) -> tuple[str, ...]:
+        found = self._corrected.get((token, typed))
+        if found is None:
+            found = self._correct(token, typed)
+            if len(self._corrected) >= _CACHED:
+                self._corrected.clear()
+            self._corrected[token, typed] = found
+        return found
 
     def _correct(self, token: str, typed: str) -> tuple[str, ...]:
         for word in dict.fromkeys((typed, token)):

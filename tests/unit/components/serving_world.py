@@ -55,7 +55,8 @@ def publish_release(layout: Home, *, number: int = 0, seed: int = 1, promote: bo
     encoder.save(scratch / "encoder")
     LexicalIndex.build(scratch / "lexical_index", ids, texts, assign_tiers(np.arange(len(ids)) / len(ids)))
     VectorIndex.build(ids, encoder.encode_items(texts)).save(scratch / "vector_index")
-    Speller.fit({w.removesuffix("s"): 50 for w in (*CATEGORIES, *BRANDS, *COLOURS)}).save(scratch / "speller")
+    words = {w.removesuffix("s"): 50 + number for w in (*CATEGORIES, *BRANDS, *COLOURS)}
+    Speller.fit(words).save(scratch / "speller")
     make_classifier().save(scratch / "text_classifier")
     space = {"embedding_space": encoder.space_id}
     provides: Mapping[str, Mapping[str, str]] = {"encoder": space}

@@ -6,14 +6,17 @@ import gc
 import json
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from components.serving.engine import Engine
+from components.serving.installed import Installed
 from components.serving.refusals import Refusal
 from infra.clock import ManualClock
 from infra.settings import Home
-from models.release import make_release, publish, read_manifest, release_folder, set_champion
+from models.release import OPTIONAL, make_release, publish, read_manifest, release_folder, set_champion
+from models.speller import Speller
 from tests.unit.components.search_world import NOW_US
 from tests.unit.components.serving_http import (
     check_refused,
@@ -55,6 +58,13 @@ def test_a_dropped_release_is_freed_at_once(home: Home) -> None:
     ids = [publish_release(home, number=k, seed=k + 1, promote=k == 0) for k in range(4)]
     engine = start(home, follow=False)
     parts: list[weakref.ref[object]] = []
+    models: list[weakref.ref[object]] = []
+
+    def models_of(served: Installed) -> list[Any]:
+        release = served.release
+        found = [getattr(release, name, None) for name in ("encoder", *OPTIONAL)]
+        return [release.encoder.table, *(part for part in found if part is not None)]
+
     gc.disable()
     try:
         for release_id in ids:
@@ -62,11 +72,17 @@ def test_a_dropped_release_is_freed_at_once(home: Home) -> None:
             get(engine, "/search", q="black jackets")
             live = engine.live
             assert live is not None
-            held = (live.pipeline, live.view, live.release, live.release.lexical_index)
+            held = (live.pipeline, live.view, live.release, live.release.vector_index)
             parts += [weakref.ref(part) for part in held]
+            models += [weakref.ref(part) for part in models_of(live)]
             del live, held
         # The live release and the one before it stay.
         assert [part() is None for part in parts] == [True] * 8 + [False] * 8
+        kept = [id(part) for served in engine._swapper.held for part in models_of(served)]
+        left = [part() for part in models]
+        assert all(id(part) in kept for part in left if part is not None)
+        assert left[:2] == [None, None]  # the first release's words and encoder
+        assert sum(isinstance(part, Speller) for part in left if part is not None) == 2
     finally:
         gc.enable()
         engine.close()
