@@ -7,10 +7,11 @@ in the same run, the two textbook ways. Latency counts from the due time; window
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,10 @@ from flows.bench.memory import MemoryWatch
 from flows.bench.mixture import Pager, check_journal
 from flows.bench.textbook import measure_textbook
 from infra.clock import wall_us
-from infra.errors import ShelflifeError
+from infra.errors import DataError, ShelflifeError
 from infra.files import write_atomic
 from infra.settings import Home, Settings
-from models.manifest import diff, make_release
+from models.manifest import ARTIFACTS, Manifest, diff, make_release
 from models.release import champion, list_releases, publish, read_manifest, set_champion
 
 __all__ = ["SwapBench", "bench_swap", "plan", "reidentified"]
@@ -58,7 +59,8 @@ MOST_REQUESTS = 20_000
 class SwapBench:
     """What to measure. `block`: swaps between two quiet stretches, which are half as long as a block.
 
-    `alternatives`: swaps in each of the textbook ways; 0 leaves them out.
+    `alternatives`: swaps in each of the textbook ways; 0 leaves them out. `only`: an artifact; releases in
+    turn differ in it alone, None: in what the trained ones differ in.
     """
 
     items: int = 100_000
@@ -68,6 +70,7 @@ class SwapBench:
     block: int = 10
     alternatives: int = 5
     source: Path | None = None
+    only: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,12 +97,19 @@ def plan(bench: SwapBench) -> Plan:
     return Plan(tuple(swaps), tuple(placebos), at)
 
 
-def reidentified(layout: Home, trained: Sequence[str], swaps: int) -> list[str]:
+def reidentified(layout: Home, trained: Sequence[str], swaps: int, *, only: str | None = None) -> list[str]:
     """As many releases, in turn the trained ones under ids of their own, published; the first follows
-    `trained[0]`, so that each differs from the one before."""
+    `trained[0]`, so that each differs from the one before.
+
+    `only`: an artifact, which they take in turn, and all others of `trained[0]`. Raises DataError where
+    that makes no difference.
+    """
+    manifests = [read_manifest(layout, name) for name in trained]
+    if only is not None:
+        manifests = _differing_in(manifests, only)
     made = []
     for k in range(1, swaps + 1):
-        old = read_manifest(layout, trained[k % len(trained)])
+        old = manifests[k % len(manifests)]
         again = make_release(
             old.artifacts,
             watermark_us=old.watermark_us,
@@ -112,13 +122,33 @@ def reidentified(layout: Home, trained: Sequence[str], swaps: int) -> list[str]:
     return made
 
 
+def _differing_in(manifests: Sequence[Manifest], only: str) -> list[Manifest]:
+    """The first with each other's artifact in place of its own, where they belong together."""
+    first = manifests[0]
+    found = {}
+    for other in manifests:
+        if only in other.artifacts and only in first.artifacts:
+            artifacts = {**first.artifacts, only: other.artifacts[only]}
+            with contextlib.suppress(DataError):  # made for another encoder
+                make_release(artifacts, watermark_us=first.watermark_us, created_us=first.created_us)
+                found[other.artifacts[only].content] = replace(first, artifacts=artifacts)
+    if len(found) < 2:
+        raise DataError(
+            f"the releases {', '.join(m.release_id for m in manifests)} have no two different artifacts "
+            f"{only!r} that fit the first; expected one of {', '.join(ARTIFACTS)} made more than once"
+        )
+    return list(found.values())
+
+
 def bench_swap(
     settings: Settings, bench: SwapBench, *, progress: Progress = lambda *_: None
 ) -> dict[str, Any]:
     """Measure; the document, the picture and the page are written to `<home>/reports/bench-swap/`."""
     began = time.monotonic()
     if bench.source is None:
-        prepared = prepare(settings, items=bench.items, trained=TRAINED, progress=progress)
+        # Two differ in the ranker alone, the third in all that is learnt.
+        wanted = 2 if bench.only == "ranker" else TRAINED
+        prepared = prepare(settings, items=bench.items, trained=wanted, progress=progress)
         source, trained, setup = prepared.layout, list(prepared.releases), prepared.about()
     else:
         source = Home(bench.source)
@@ -127,6 +157,7 @@ def bench_swap(
     document: dict[str, Any] = {
         "qps": bench.qps,
         "every_s": bench.every_s,
+        "only": bench.only,
         "setup": setup,
     }
     with workspace(settings, "bench-swap") as (folder, own):
@@ -134,7 +165,7 @@ def bench_swap(
         document["items"] = World.open(own.layout).config.n_items
         requests = bench_requests(own.layout, most=MOST_REQUESTS)
         sent = http_requests(requests)
-        releases = reidentified(own.layout, trained, bench.swaps)
+        releases = reidentified(own.layout, trained, bench.swaps, only=bench.only)
         document |= _swapped(
             own, bench, trained[0], releases, sent, [r.query for r in requests if r.query], folder, progress
         )

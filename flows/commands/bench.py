@@ -68,8 +68,11 @@ def swap(
     swaps: Annotated[int, typer.Option(min=1, help="Swaps, in blocks of ten.")] = 100,
     qps: Annotated[float, typer.Option(min=1.0, help="Requests a second.")] = 200.0,
     every_s: Annotated[
-        float, typer.Option("--every-s", min=1.0, help="Seconds from one swap to the next.")
+        float, typer.Option("--every-s", min=0.2, help="Seconds from one swap to the next.")
     ] = 4.0,
+    only: Annotated[
+        str | None, typer.Option(help="Swap this artifact alone, such as ranker; all others stay.")
+    ] = None,
     alternatives: Annotated[
         int, typer.Option(min=0, help="Swaps in each of the textbook ways; 0: leave them out.")
     ] = 5,
@@ -82,7 +85,7 @@ def swap(
     from flows.bench.swap import SwapBench, bench_swap
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
-    bench = SwapBench(items, swaps, qps, every_s, alternatives=alternatives, source=source)
+    bench = SwapBench(items, swaps, qps, every_s, alternatives=alternatives, source=source, only=only)
     with session.progress("bench swap") as say:
         found = bench_swap(session.settings, bench, progress=say)
     ratio, excess = found["p99_ratio"], found["flip_excess"]
@@ -94,7 +97,8 @@ def swap(
         f"{ratio['mean']} times ({ratio['low']} to {ratio['high']})",
         f"median excess in 50 ms after the flip {excess['mean']} ms ({excess['low']} to {excess['high']})",
         f"longest gap {found['longest_gap_ms']} ms, without swaps {found['longest_gap_control_ms']} ms",
-        f"memory at most {found['peak_memory_mb']} MB, {found['memory_mb_per_swap']} MB more a swap; "
+        f"memory at most {found['peak_memory_mb']} MB, {found['memory_mb_per_swap']} MB more a swap "
+        f"({found['private_mb_per_swap']} MB of its own); "
         f"a release has {found['release_mb']} MB, a swap changes {found['changed_mb']} MB",
     ]
     for way, other in found["alternatives"].items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from components.serving.shadow import ShadowLimits
 from data.shop import Request
 from flows.bench.alignment import aligned, excess, group_of, longest_gap_ms, summary_ms, tail_ratio, within
 from flows.bench.catalogue import bench_world
+from flows.bench.memory import MemoryWatch
 from flows.bench.mixture import check_journal
 from flows.bench.swap import SwapBench, plan, reidentified
 from flows.bench.swap_report import write_page
@@ -132,6 +134,35 @@ def test_reidentified_releases_are_new_ones_of_the_same_files(journalled: Home) 
         )
         assert load_release(journalled, name).release_id == name
         assert (release_folder(journalled, name) / "encoder").is_dir()
+
+
+def test_swaps_of_one_artifact_alone_leave_all_others(journalled: Home) -> None:
+    trained = sorted(p.name for p in journalled.releases.glob("r-*"))[:2]
+    first, second = (read_manifest(journalled, name).artifacts for name in trained)
+    made = reidentified(journalled, trained, 4, only="speller")
+    found = [read_manifest(journalled, name).artifacts for name in made]
+    for k, artifacts in enumerate(found, start=1):
+        assert artifacts["speller"] == (first, second)[k % 2]["speller"]
+        assert {n: a for n, a in artifacts.items() if n != "speller"} == {
+            n: a for n, a in first.items() if n != "speller"
+        }
+    with pytest.raises(DataError, match="no two different artifacts 'ranker'"):
+        reidentified(journalled, trained, 4, only="ranker")
+    with pytest.raises(DataError, match="no two different"):
+        reidentified(journalled, trained[:1], 4, only="speller")
+
+
+def test_memory_is_told_in_all_and_what_is_the_process_own() -> None:
+    watch = MemoryWatch(os.getpid())
+    seconds = range(100)
+    watch._samples = [(k * SECOND, 500_000_000 + k * 100_000, 300_000_000) for k in seconds]
+    found = watch.figures([k * SECOND for k in range(0, 100, 2)])
+    levels = [found[f"{which}_memory_mb"] for which in ("first", "last", "peak")]
+    assert levels == [500.0, 509.9, 509.9]
+    assert found["memory_mb_per_swap"] == pytest.approx(0.2)
+    assert found["private_mb_per_swap"] == pytest.approx(0.0, abs=1e-6)
+    assert found["peak_private_mb"] == 300.0
+    assert set(MemoryWatch(os.getpid()).figures([]).values()) == {None}
 
 
 def test_the_page_opens_offline_and_shows_the_figures(home: Home) -> None:
