@@ -176,7 +176,10 @@ def live(
     qps: Annotated[float, typer.Option(help="Requests a wall second over HTTP, open loop.")] = 50.0,
     day_seconds: Annotated[
         float, typer.Option(help="Wall seconds in which a shop day goes by, besides runs and scoring.")
-    ] = 8.0,
+    ] = 5.0,
+    quiet_seconds: Annotated[
+        float, typer.Option(help="Wall seconds of each day in which there is nothing but the load.")
+    ] = 6.5,
     run_seconds: Annotated[
         float, typer.Option(help="Wall seconds that the load sets aside for each run of a policy.")
     ] = 18.0,
@@ -210,6 +213,7 @@ def live(
         days=days,
         qps=qps,
         day_seconds=day_seconds,
+        quiet_seconds=quiet_seconds,
         run_seconds=run_seconds,
         queries=queries,
         margin=margin,

@@ -13,8 +13,9 @@ from tests.e2e.shop_process import finish, interrupted, start, wait_until
 pytestmark = [pytest.mark.e2e, pytest.mark.services, pytest.mark.slow]
 
 ASKED = (
-    "study", "live", "--scale", "0.06", "--days", "3", "--qps", "20", "--day-seconds", "1", "--run-seconds",
-    "5", "--queries", "30", "--no-control", "--through", "process", "--json",
+    "study", "live", "--scale", "0.06", "--days", "3", "--qps", "20", "--day-seconds", "1",
+    "--quiet-seconds", "1", "--run-seconds", "5", "--queries", "30", "--no-control",
+    "--through", "process", "--json",
 )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ CONTROL = "never"
 NO_SLOTS = "without-slots"
 THROUGH = ("prefect", "process")
 REQUESTS_OF_A_USER = 11.0  # a day, of a user who is active on it: what the world's shoppers ask
-_SCORING_S = 3.0  # wall seconds a day in which the arms are scored
+_SCORING_S = 2.5  # wall seconds a day in which the arms are scored
 _SPARE = 1.4  # requests that there are for each one that is sent
 
 
@@ -66,10 +66,11 @@ class LiveAsk:
     """One live study, complete.
 
     `trials`: in the order they run; `config`: of the world, whose last `days` are lived through; `qps`:
-    requests a wall second over HTTP; `day_seconds`: wall seconds in which a shop day goes by besides scoring
-    and runs; `run_seconds`: wall seconds that are set aside for each run of a policy; `window_d`: the longest
-    window of a policy's ranker, also of the first release; `queries`: scored by each arm a day; `margin`:
-    NDCG@10 by which live may differ from predicted and still agree; `through`: who starts runs.
+    requests a wall second over HTTP; `day_seconds`: wall seconds in which a shop day goes by;
+    `quiet_seconds`: of each day, with nothing but the load; `run_seconds`: that are set aside for each run of
+    a policy; `window_d`: the longest window of a policy's ranker, also of the first release; `queries`:
+    scored by each arm a day; `margin`: NDCG@10 by which live may differ from predicted and still agree;
+    `through`: who starts runs.
     """
 
     trials: tuple[Trial, ...]
@@ -80,7 +81,8 @@ class LiveAsk:
     window_d: float = 4.0
     seed: int = 7
     qps: float = 50.0
-    day_seconds: float = 8.0
+    day_seconds: float = 5.0
+    quiet_seconds: float = 6.5
     run_seconds: float = 18.0
     queries: int = 200
     margin: float = MARGIN
@@ -111,9 +113,8 @@ class LiveAsk:
 
     def walls_s(self, trial: Trial) -> list[float]:
         """Wall seconds set aside for each day of a trial."""
-        return [
-            self.day_seconds + _SCORING_S + n * self.run_seconds for n in runs_by_day(trial.policy, self.days)
-        ]
+        always_s = self.day_seconds + self.quiet_seconds + _SCORING_S
+        return [always_s + n * self.run_seconds for n in runs_by_day(trial.policy, self.days)]
 
     def arguments(self) -> dict[str, Any]:
         """For the record."""
@@ -138,7 +139,18 @@ class LiveAsk:
 
 SCALE = 0.3
 BURN_IN_D = 2.5  # windows of history before the first day: half of it teaches a study's scorers
-_OWN = ("days", "window_d", "seed", "qps", "day_seconds", "run_seconds", "queries", "margin", "through")
+_OWN = (
+    "days",
+    "window_d",
+    "seed",
+    "qps",
+    "day_seconds",
+    "quiet_seconds",
+    "run_seconds",
+    "queries",
+    "margin",
+    "through",
+)
 
 
 def live_ask(
@@ -235,7 +247,14 @@ def _check(values: dict[str, Any], source: str, drift: str) -> None:
         raise ConfigError(f"--through is {values['through']!r}; expected one of {', '.join(THROUGH)}")
     if not 2 <= values["days"] <= FUTURE_DAYS:
         raise ConfigError(f"--days is {values['days']}; expected 2 to {FUTURE_DAYS}")
-    limits = {"qps": 2_000, "day_seconds": 3_600, "run_seconds": 600, "window_d": 100, "margin": 1}
+    limits = {
+        "qps": 2_000,
+        "day_seconds": 3_600,
+        "quiet_seconds": 3_600,
+        "run_seconds": 600,
+        "window_d": 100,
+        "margin": 1,
+    }
     for name, most in limits.items():
         if not 0 < values[name] < most:
             raise ConfigError(

@@ -39,7 +39,12 @@ def lived(ask: LiveAsk, trial: Trial, out: Path, predicted: Predicted | None) ->
     counted = [s for s in scored if s.fresh] if any(s.fresh for s in scored) else scored
     began = int(raw["began_wall_us"])
     swaps = [s for s in raw["release"]["swaps"] if s["flipped"] and s["flip_wall_us"] >= began]
-    stretches = conditions_of([tuple(r) for r in raw["runs"]], swaps, [tuple(m) for m in raw["measuring"]])
+    stretches = conditions_of(
+        [tuple(r) for r in raw["runs"]],
+        swaps,
+        [tuple(m) for m in raw["measuring"]],
+        [tuple(x) for x in raw["shopping"]],
+    )
     ends = began + np.cumsum(np.round(np.array(raw["walls_s"]) * 1e6)).astype(np.int64)
     refreshes = raw["refreshes"]
     with np.load(out / "arrays.npz") as arrays:
@@ -161,7 +166,7 @@ def _mean(
     values: Sequence[NDArray[np.float64]], sessions: Sequence[NDArray[np.int64]], seed: int
 ) -> Interval:
     error = cluster_error(values, sessions)
-    return interval(np.array([v.mean() for v in values]), seed=seed, within=float(error[0]))
+    return interval(np.array([v.mean() for v in values]), seed=seed, within=float(error[0]), trend=True)
 
 
 def _on(days: NDArray[np.float64], predicted: Predicted | None) -> NDArray[np.float64]:

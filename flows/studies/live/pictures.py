@@ -16,7 +16,12 @@ from models.metrics import Interval
 
 __all__ = ["draw"]
 
-BANDS = {"training": ("train", 0.12), "installing": ("swap", 0.45), "measuring": ("frozen", 0.14)}
+BANDS = {
+    "shopping": ("sky", 0.10),
+    "training": ("train", 0.12),
+    "installing": ("swap", 0.45),
+    "measuring": ("frozen", 0.14),
+}
 MARKS = ("o", "s", "D", "^", "v", "P")
 ARMS = (("frozen", "frozen", (0, (4, 2))), ("state_fresh", "state", (0, (1, 1))), ("full", "full", "solid"))
 
@@ -69,8 +74,9 @@ def _latency(record: LiveRecord) -> Drawn | None:
     alt = f"Latency over time, shaded by condition. {'; '.join(said)}."
     caption = (
         f"Percentiles in bins of {num(shown[0].over.bin_s, 0)} s. Shaded: while a run of the policy was "
-        "under way (training), while the service installed a release, and while the study itself scored the "
-        "arms (measuring; left out of all percentiles)."
+        "under way (training), while the service installed a release, and, left out of all percentiles, "
+        "while shoppers beside the load acted in process (shopping) and the study scored the arms "
+        "(measuring)."
     )
     return figure, "Latency while models change", alt, caption
 
@@ -165,34 +171,33 @@ def _verdict(record: LiveRecord) -> Drawn | None:
 
 def _freshness(record: LiveRecord) -> Drawn | None:
     p = record.main
-    stages = [s for s in p.freshness if np.isfinite(s.whole_p50_s) and s.whole_p50_s > 0]
+    stages = [s for s in p.freshness if np.isfinite([s.p50_s, s.p95_s]).all() and s.p95_s > 0]
     if not stages:
         return None
     figure = new_figure(0.9 + 0.36 * len(stages))
     ax = figure.add_subplot()
-    least = min(s.whole_p50_s for s in stages) / 3
+    least = min(max(s.p50_s, s.p95_s / 100) for s in stages) / 3
     for y, s in enumerate(stages):
-        ax.barh(
-            y, s.whole_p50_s - least, left=least, height=0.5, color=COLOURS["state"], alpha=0.8, linewidth=0
-        )
-        ax.plot([s.whole_p50_s, s.whole_p95_s], [y, y], color=COLOURS["ink"], linewidth=1.2)
-        ax.plot([s.whole_p95_s], [y], "|", color=COLOURS["ink"], markersize=8)
+        width = max(s.p50_s - least, 0.0)
+        ax.barh(y, width, left=least, height=0.5, color=COLOURS["state"], alpha=0.8, linewidth=0)
+        ax.plot([max(s.p50_s, least), s.p95_s], [y, y], color=COLOURS["ink"], linewidth=1.2)
+        ax.plot([s.p95_s], [y], "|", color=COLOURS["ink"], markersize=8)
         ax.annotate(
-            f"{_seconds(s.p50_s)} (p95 {_seconds(s.p95_s)})", (1.01, y), xycoords=("axes fraction", "data"),
-            va="center", color=COLOURS["muted"], annotation_clip=False,
+            f"{_seconds(s.p50_s)}, p95 {_seconds(s.p95_s)}", (1.01, y),
+            xycoords=("axes fraction", "data"), va="center", color=COLOURS["muted"], annotation_clip=False,
         )  # fmt: skip
     ax.set_xscale("log")
     ax.set_xlim(left=least)
     ax.set_yticks(range(len(stages)), [s.name for s in stages], color=COLOURS["ink"])
     ax.invert_yaxis()
     ax.grid(visible=False, axis="y")
-    ax.set_xlabel("seconds since the event, of shop time")
-    alt = (
-        "Freshness by stage: " + "; ".join(f"{s.name} after {_seconds(s.whole_p50_s)}" for s in stages) + "."
-    )
+    ax.set_xlabel("seconds that the stage takes, of shop time")
+    last = stages[-1]
+    alt = "Freshness by stage: " + "; ".join(f"{s.name} {_seconds(s.p50_s)}" for s in stages) + "."
     caption = (
-        f"{p.name}: bars end at the median since the event, lines at p95; at the right what each stage "
-        "itself takes. Waiting for the next run is the ingested stage."
+        f"{p.name}: bars end at the median of what each stage takes, lines at its p95; waiting for the next "
+        f"run is in the ingested stage. From the event to {last.name}: median {_seconds(last.whole_p50_s)}, "
+        f"p95 {_seconds(last.whole_p95_s)}."
     )
     return figure, "Freshness by stage", alt, caption
 

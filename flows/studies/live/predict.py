@@ -146,7 +146,7 @@ def _predict(
     )
     error = cluster_error([g for g in gains if np.isfinite(g).all()], _kept(run.clusters, gains))
     spread = float(error[0]) if len(error) else float("nan")
-    gain = interval(weights, seed=ask.seed, within=None if np.isnan(spread) else spread)
+    gain = interval(weights, seed=ask.seed, within=None if np.isnan(spread) else spread, trend=True)
     return {
         "interval": duration_name(length_us),
         "weights": _plain(weights),

@@ -20,11 +20,11 @@ from components.measure.latency import Latency, assign_conditions
 from infra.clock import DAY_US
 from models.metrics import Interval
 
-__all__ = ["CONDITIONS", "MEASURING", "Tail", "conditions_of", "tail_of"]
+__all__ = ["CONDITIONS", "MEASURING", "SHOPPING", "Tail", "conditions_of", "tail_of"]
 
 CONDITIONS = ("quiet", "training", "installing")
-MEASURING = "measuring"
-"""While the study itself computes: left out."""
+SHOPPING, MEASURING = "shopping", "measuring"
+"""While shoppers beside the load act in process, and while the study itself computes: left out."""
 _RESAMPLES = 400
 _BEYOND = 10  # requests beyond a percentile, below which it is noise
 
@@ -51,9 +51,11 @@ def conditions_of(
     runs: Sequence[tuple[int, int]],
     swaps: Sequence[Mapping[str, Any]],
     measuring: Sequence[tuple[int, int]],
+    shopping: Sequence[tuple[int, int]] = (),
 ) -> list[Stretch]:
     """When what was under way, wall us; of what overlaps the later counts."""
-    found = [Stretch("training", begin, end) for begin, end in runs]
+    found = [Stretch(SHOPPING, begin, end) for begin, end in shopping]
+    found += [Stretch("training", begin, end) for begin, end in runs]
     found += [
         Stretch("installing", s["begin_wall_us"], max(s["flip_wall_us"], s["end_wall_us"])) for s in swaps
     ]
@@ -83,7 +85,8 @@ def tail_of(
         | {"seconds_per_day": round(seconds.get(name, DAY_US / 1e6 - sum(seconds.values())), 3)}
         for name in CONDITIONS
     }
-    summary[MEASURING] = Latency.of(load.latency_us[condition == MEASURING]).summary()
+    for name in (SHOPPING, MEASURING):
+        summary[name] = Latency.of(load.latency_us[condition == name]).summary()
     mixture = _Mixture(ms, condition, share, day, days)
     drawn = mixture.drawn(seed)
     quiet, training = (int((condition == name).sum()) for name in CONDITIONS[:2])
@@ -116,7 +119,7 @@ class _Mixture:
         days: int,
     ) -> None:
         order = np.argsort(ms, kind="stable")
-        order = order[condition[order] != MEASURING]
+        order = order[np.isin(condition[order].astype(str), CONDITIONS)]
         self.ms, self.day, self.days = ms[order], day[order], days
         self.of = {name: condition[order] == name for name in CONDITIONS}
         self.share = share

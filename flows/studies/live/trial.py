@@ -100,6 +100,7 @@ class _Raw:
     began_wall_us: int = 0
     runs: list[tuple[int, int]] = field(default_factory=list)
     measuring: list[tuple[int, int]] = field(default_factory=list)
+    shopping: list[tuple[int, int]] = field(default_factory=list)
     put_ms: list[float] = field(default_factory=list)
     put_failed: int = 0
     scored: list[dict[str, Any]] = field(default_factory=list)
@@ -170,8 +171,8 @@ class _Days:
             self._day(k, due_us)
             left_s = (due_us - wall_us()) / 1e6
             self.raw.late_s.append(round(max(0.0, -left_s), 3))
-            if left_s > 0:
-                time.sleep(left_s)  # the clock stands at midnight until the trace is there, too
+            # The clock stands at midnight: the load alone, and until its trace is there, too.
+            time.sleep(max(left_s, self.ask.quiet_seconds))
         self._settle_last()
         self.driver.stop()
         self.driver.wait()
@@ -238,16 +239,18 @@ class _Days:
     ) -> None:
         """Let shop time pass until `stop`, and those shop who are not in the trace."""
         usual = DAY_US / 1e6 / self.ask.day_seconds
-        left_s = max((due_wall_us - wall_us()) / 1e6, 1e-3)
+        left_s = max((due_wall_us - wall_us()) / 1e6 - self.ask.quiet_seconds, 1e-3)
         rate = float(np.clip((end_us - now) / 1e6 / left_s, usual, _FASTEST * usual))
         at = changes["event_time"].to_numpy()
         self._change(changes.filter(pa.array((at >= now) & (at < stop))))
         piece = self.time.go(rate, until_us=stop)
+        begin = piece.wall_start_us
         shopping = self.shoppers.submit(self.crowd.serve_until, piece, day, stop, since_us=self.served_us)
         shopping.result()
         self.served_us = stop
         while self.time.now_us() < stop:
             time.sleep(0.005)
+        self.raw.shopping.append((begin, wall_us()))
 
     def _fires(self, standing: Standing) -> bool:
         """Wait until what is due is started; False where the keeper asked and nothing fired."""

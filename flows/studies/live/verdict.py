@@ -1,7 +1,8 @@
 """Whether the live system did what the study predicted: an equivalence test within the declared margin.
 
-Paired by day: what fresh weights added live, less what the study said they would add on that very day. It
-knows neither services nor models.
+Paired by day: what fresh weights added live, less what the study said they would add on that very day. A
+model that is never retrained grows older by the day, so that a line over the days is no chance. It knows
+neither services nor models.
 """
 
 from __future__ import annotations
@@ -85,13 +86,13 @@ def judged(predicted: Predicted | None, scored: Sequence[Scored], *, margin: flo
         return Verdict(NOT_PREDICTED, None, live, None, margin, 0, note=note)
     days = [s for s in days if s.day < len(predicted.weights) and np.isfinite(predicted.weights[s.day])]
     said = predicted.weights[[s.day for s in days]]
-    own = interval(said, seed=seed, within=_known(predicted.error)) if len(said) else None
+    own = interval(said, seed=seed, within=_known(predicted.error), trend=True) if len(said) else None
     found = None
     if len(days):
         gaps = np.array([s.weights.mean() for s in days]) - said
         error = cluster_error([s.weights for s in days], [s.sessions for s in days])
         within = float(np.hypot(error[0], _known(predicted.error) or 0.0))
-        found = interval(gaps, seed=seed, within=within)
+        found = interval(gaps, seed=seed, within=within, trend=True)
     return Verdict(
         word=_word(found, margin, len(days)),
         difference=found,
@@ -119,7 +120,7 @@ def _mean(
     if not len(queries):
         return None
     error = cluster_error(queries, sessions)
-    return interval(np.array([q.mean() for q in queries]), seed=seed, within=float(error[0]))
+    return interval(np.array([q.mean() for q in queries]), seed=seed, within=float(error[0]), trend=True)
 
 
 def _known(error: float) -> float | None:

@@ -133,7 +133,8 @@ def method(record: LiveRecord) -> list[tuple[str, str]]:
             "The load.",
             f"{num(float(asked['qps']), 0)} requests a second, open loop (Poisson), from a process of its "
             "own; latency counts from when a request was due. The day's other shoppers act in process. What "
-            "shoppers do is told to the service and is what it trains on.",
+            "shoppers do is told to the service and is what it trains on. Part of each day is quiet: nothing "
+            "but the load.",
         ),
         (
             "The shop clock.",

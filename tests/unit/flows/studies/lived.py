@@ -136,6 +136,7 @@ def kept(folder: Path, ask: LiveAsk) -> None:
     np.savez(folder / "arrays.npz", event_known_us=shop_of(pieces, wall), event_wall_us=wall, **arrays)
     raw = {
         "began_wall_us": 0, "runs": [[b * 30 * S, b * 30 * S + 10 * S] for b in (1, 2)], "measuring": [],
+        "shopping": [[20 * S, 21 * S]],
         "put_ms": [5.0], "put_failed": 0, "late_s": [0.0, 0.0, 4.0], "notes": [], "name": "daily",
         "scored": [{"day": ask.first_day + d, "shop_us": 0, "wall_us": 0, "release_id": f"r-{d + 1}"}
                    for d in range(3)],

@@ -65,7 +65,7 @@ def test_never_is_lived_through_too_unless_it_is_not_wanted(tmp_path: Path) -> N
 
 
 def test_the_load_is_given_time_for_each_run() -> None:
-    ask = live_ask(days=3, day_seconds=5.0, run_seconds=10.0)
+    ask = live_ask(days=3, day_seconds=4.0, run_seconds=10.0)
     daily, never = (ask.walls_s(t) for t in ask.trials)
     assert np.subtract(daily, never).tolist() == [0.0, 10.0, 10.0]
     every = parse_policy("name: a\ncomponents: {ranker: {trigger: {kind: interval, every: 6h}}}")

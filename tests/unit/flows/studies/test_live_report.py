@@ -13,7 +13,7 @@ import pytest
 from flows.policies.policy import parse_policy
 from flows.studies.live import words
 from flows.studies.live.ask import CONTROL, live_ask
-from flows.studies.live.freshness import STAGES
+from flows.studies.live.freshness import STAGES, Stage
 from flows.studies.live.keepers import ProcessRuns
 from flows.studies.live.measure import lived as lived_of
 from flows.studies.live.measure import over_control
@@ -79,13 +79,15 @@ def test_a_failed_request_is_a_broken_promise() -> None:
 
 def test_the_document_comes_back_and_the_report_stands_alone(tmp_path: Path) -> None:
     ahead = Interval(0.05, 0.04, 0.06)
-    found = record(lived("daily", 0.05, 0.05, over_control=ahead), lived(CONTROL, 0.0, None))
+    stages = tuple(Stage(name, 2.0, 9.0, 20.0, 90.0, 50) for name in STAGES)
+    daily = lived("daily", 0.05, 0.05, over_control=ahead, freshness=stages)
+    found = record(daily, lived(CONTROL, 0.0, None))
     page = write_report(found, tmp_path / "live")
     text = page.read_text()
     assert found.sentences[0].split(";")[0] in text.replace("&#39;", "'")
     assert '<link rel="stylesheet"' not in text
     assert 'src="http' not in text
-    for name in ("latency", "cost", "verdict", "quality", "attribution"):
+    for name in ("latency", "cost", "verdict", "freshness", "quality", "attribution"):
         assert (tmp_path / "live" / f"{name}.svg").exists()
         assert (tmp_path / "live" / f"{name}.png").stat().st_size > 1_000
     back = LiveRecord.load(tmp_path / "live")
@@ -122,7 +124,7 @@ def test_a_trial_is_told_from_what_it_left(tmp_path: Path) -> None:
     assert told.freshness[-1].whole_p95_s < 86_400 + 60
     assert any("4 s of wall time behind" in n for n in told.notes)
     assert any("no luck" in n for n in told.notes)
-    assert {b.condition for b in told.over.bands} == {"training", "installing"}
+    assert {b.condition for b in told.over.bands} == {"training", "installing", "shopping"}
 
 
 @pytest.mark.parametrize(
