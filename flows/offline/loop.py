@@ -6,16 +6,17 @@ A flow reads as a table of contents. Everything here can be had without Prefect 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from flows.offline import refresh as plain
+from flows.offline.artifacts import artifacts_of, tell
 from flows.offline.backlog import cancel_missed
 from flows.offline.gate import GateLimits
 from flows.offline.ingest import ingest
@@ -24,6 +25,7 @@ from flows.offline.promote import promote, publish_parts
 from flows.offline.tidy import tidy
 from flows.offline.train import Parts
 from infra.clock import open_clock
+from infra.cluster import mlflow_url
 from infra.errors import EnvironmentError_
 from infra.processes import exclusive
 from infra.registry import open_registry
@@ -178,49 +180,20 @@ def _settings(home: str, seed: int) -> Settings:
 
 
 def _show(settings: Settings, report: Mapping[str, Any], why: str) -> None:
-    """What came of it, among Prefect's artifacts: the verdict and why, and a table of what was made."""
+    """What came of it, among Prefect's artifacts."""
     verdict = report["verdict"] or {}
     reasons = "; ".join(verdict.get("reasons", ("it is the champion",)))
     get_run_logger().info("%s: %s", report["release_id"], reasons)
-    rows = list(_made(settings, report))
-    did = "was promoted" if report["promoted"] else "was not promoted"
-    lines = [
-        f"**{report['release_id']}** {did}: {reasons}",
-        f"\nWhy it ran: {why}\n",
-        "| of | figure |\n|---|---|",
-        *(f"| {name} | {value} |" for name, value in _figures(report, verdict)),
-        "\n| artifact | version | CPU-s | peak MB | MLflow run |\n|---|---|---|---|---|",
-        *(f"| {r['artifact']} | {r['version']} | {r['cpu_s']} | {r['peak_mb']} | {r['run']} |" for r in rows),
-        f"\nThe runs are in the MLflow store: `mlflow ui --backend-store-uri sqlite:///{settings.layout.mlflow}"
-        "/mlflow.db`",
-    ]
-    create_markdown_artifact(
-        key="refresh", markdown="\n".join(lines), description="What a refresh made and the gate said"
-    )
-    if rows:
-        create_table_artifact(key="costs", table=rows, description=f"What {report['release_id']} cost")
+    pages = _pages(settings, report)
+    tell(artifacts_of(report, why=why, runs=pages, mlflow_url=mlflow_url(settings)))
 
 
-def _figures(report: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[tuple[str, str]]:
-    found = [("seconds", f"{report['seconds']:.1f}"), ("CPU-seconds", f"{report['cpu_s']:.1f}")]
-    difference = verdict.get("difference")
-    if difference:
-        low, high = difference["low"], difference["high"]
-        found.append(("NDCG@10 less the champion's", f"{difference['mean']:+.4f} [{low:+.4f}, {high:+.4f}]"))
-        found.append(("clicked requests judged by", str(verdict["requests"])))
-    return [*found, ("events new", str(report["ingested"]["rows"]))]
-
-
-def _made(settings: Settings, report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _pages(settings: Settings, report: Mapping[str, Any]) -> dict[str, str]:
+    """Where MLflow's pages show the run of each artifact that was made, and the gate's."""
     registry = open_registry(settings.layout.mlflow)
-    for name, version in report["made"].items():
-        step = report["steps"].get(name, {})
-        run = next(iter(registry.recorded(name)), None)
-        path = settings.layout.mlflow / "artifacts" / name / (run["run_id"] if run else "")
-        yield {
-            "artifact": name,
-            "version": version,
-            "cpu_s": step.get("cpu_s"),
-            "peak_mb": step.get("peak_mb"),
-            "run": f"[{run['run_id']}]({path.as_uri()})" if run else "",
-        }
+    found = {}
+    with contextlib.suppress(EnvironmentError_):  # then without links
+        for name in (*report["made"], "gate"):
+            if newest := registry.recorded(name, most=1):
+                found[name] = str(newest[0]["page"])
+    return found

@@ -5,7 +5,8 @@ Prefect reads its settings when it is imported: it is imported at the first call
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,15 @@ class PrefectRuns:
             tags=[f"policy:{policy}", *firing.components],
         )
         return str(run.id)
+
+    def tell_table(self, key: str, about: str, rows: Sequence[Mapping[str, str]]) -> None:
+        """Keep a table among Prefect's artifacts that belongs to no run."""
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.actions import ArtifactCreate
+
+        table = ArtifactCreate(type="table", key=key, description=about, data=json.dumps(list(rows)))
+        with get_client(sync_client=True) as client:
+            client.create_artifact(table)
 
     def outcome(self, run_id: str) -> Outcome | None:
         """As Runs.outcome. A killed process and what the machine lacked may be tried again, nothing else."""

@@ -15,7 +15,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from flows.offline.artifacts import tell
 from flows.offline.backlog import cancel_backlog
 from flows.policies.live import Live
 from flows.policies.policy import COMPONENTS
@@ -60,15 +59,15 @@ def deployments(home: Path, *, seed: int) -> list[Any]:
 
 def watch(settings: Settings, stop: threading.Event) -> None:
     """Tick until `stop`. What fails is said and tried again: a runner outlives faults of its server."""
+    runs = PrefectRuns(settings.home, seed=settings.seed)
     live: Live | None = None
     told: list[str] = []
     while not stop.wait(TICK_S):
         try:
             if live is None:
-                runs = PrefectRuns(settings.home, seed=settings.seed)
                 live = Live(settings.layout, runs, clock=open_clock(settings.layout.clock))
             live.tick()
-            told = _tell_upcoming(live, told)
+            told = _tell_upcoming(live, runs, told)
         except Exception as error:
             log.warning("a tick failed: %s: %s", type(error).__name__, error, exc_info=not _known(error))
             if live is not None:
@@ -76,7 +75,7 @@ def watch(settings: Settings, stop: threading.Event) -> None:
             stop.wait(5 * TICK_S)
 
 
-def _tell_upcoming(live: Live, told: list[str]) -> list[str]:
+def _tell_upcoming(live: Live, runs: PrefectRuns, told: list[str]) -> list[str]:
     """The next times as a table among Prefect's artifacts, where they are others than those told last."""
     rows = live.upcoming()
     times = [
@@ -85,7 +84,7 @@ def _tell_upcoming(live: Live, told: list[str]) -> list[str]:
     ]
     if times != told:
         about = f"What the policy {live.policy.name} makes anew, and when next"
-        tell([{"kind": "table", "key": "schedule", "description": about, "value": rows}])
+        runs.tell_table("schedule", about, rows)
     return times
 
 

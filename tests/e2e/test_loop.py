@@ -31,6 +31,7 @@ from infra.settings import REPOSITORY, Home, Settings
 from models.release import champion, load_release
 from tests.e2e.running_shop import Running, leftovers, named, of_home, under_load
 from tests.e2e.shop_process import RATE, set_clock, shelflife, wait_until
+from tests.e2e.told import check_artifacts, check_status, judged_runs
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services, pytest.mark.slow]
 
@@ -252,39 +253,6 @@ def test_after_a_kill_9_of_the_service_up_repairs_it_and_keeps_what_was_acknowle
     assert set(running.stored().values()) == {1}
 
 
-STAMPEDE = """
-import asyncio, datetime, json, sys
-from prefect.client.orchestration import get_client
-from prefect.states import Pending, Scheduled
-from flows.offline.backlog import cancel_backlog
-
-async def main():
-    now = datetime.datetime.now(datetime.UTC)
-    async with get_client() as client:
-        newest, late = {}, []
-        for name in ("refresh/ranker", "ingest/ingest"):
-            deployment = await client.read_deployment_by_name(name)
-            for minutes in range(30, 0, -1):
-                state = Scheduled(scheduled_time=now - datetime.timedelta(minutes=minutes))
-                run = await client.create_flow_run_from_deployment(deployment.id, state=state)
-                late.append(run.id)
-            newest[name] = run.id
-        about_to = await client.create_flow_run_from_deployment(deployment.id)
-        await client.set_flow_run_state(about_to.id, Pending(), force=True)  # its runner was killed then
-        cancelled = await cancel_backlog()
-        states = {i: (await client.read_flow_run(i)).state.type.value for i in late}
-        for i in newest.values():  # not to be run afterwards
-            await client.delete_flow_run(i)
-    print(json.dumps({
-        "cancelled": cancelled, "about_to": str(about_to.id),
-        "kept": [name for name, i in newest.items() if states[i] == "SCHEDULED"],
-        "left": sum(s != "CANCELLED" for s in states.values()),
-    }))
-
-asyncio.run(main())
-"""
-
-
 def test_of_a_backlog_only_the_newest_run_of_each_deployment_is_left(running: Running) -> None:
     settings = running.settings
     prefect = processes.find(settings.layout.run, cluster.PREFECT)
@@ -296,7 +264,7 @@ def test_of_a_backlog_only_the_newest_run_of_each_deployment_is_left(running: Ru
     try:
         port = Settings(home=settings.home, prefect_port=prefect.ports["http"])
         done = subprocess.run(
-            [sys.executable, "-c", STAMPEDE],
+            [sys.executable, "-m", "tests.e2e.stampede"],
             cwd=REPOSITORY, env=os.environ | cluster.prefect_environment(port),
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
@@ -397,3 +365,13 @@ def test_after_a_kill_9_of_everything_up_leaves_no_orphan(running: Running) -> N
     assert len(named(root, "ray::ServeReplica")) == len(named(root, "prefect server start")) == 1
     wait_until(running.all_stored, timeout_s=60, every_s=0.5)  # the schedules go on
     assert set(running.stored().values()) == {1}
+
+
+def test_status_and_prefects_own_pages_tell_what_the_schedule_did(running: Running) -> None:
+    running.click(running.items[:5])  # without anything new a refresh ends with the same release
+    wait_until(lambda: judged_runs(running.layout), timeout_s=90)
+    check_status(running.layout, shelflife(running.layout.root, "status", "--json").document)
+    screen = shelflife(running.layout.root, "status").out
+    assert "policy often: last asked" in screen
+    assert cluster.serve_url(running.settings) in screen
+    check_artifacts(running.layout, cluster.prefect_url(running.settings))
