@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flows.commands.status import describe
 from flows.offline.gate import GateLimits, judge
 from flows.offline.gate_checks import SEGMENTS, segments
 from flows.offline.inputs import Inputs, gate_rows, load_inputs, ranker_rows
@@ -96,6 +97,7 @@ def refusal(shop: Settings, release_id: str, inputs: Inputs, **limits: float) ->
     assert (last["challenger"], last["reasons"]) == (release_id, [reason])
     status = overview(shop)["verdicts"][0]
     assert (status["release_id"], status["promoted"], status["reasons"]) == (release_id, False, [reason])
+    assert reason in describe(overview(shop))
     return str(reason)
 
 
