@@ -166,7 +166,7 @@ def _agreed(artifacts: Mapping[str, Artifact], key: str) -> str:
 def _build(kind: type[Any], document: Mapping[str, Any]) -> Any:
     unknown = set(document) - {f.name for f in fields(kind)}
     if unknown:
-        raise ValueError(f"unknown key {sorted(unknown)[0]!r}")
+        raise ValueError(f"unknown key {sorted(unknown)[0]!r}, as a newer Shelflife may write")
     return kind(**document)
 
 

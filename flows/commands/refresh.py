@@ -96,5 +96,6 @@ def describe(report: Mapping[str, Any]) -> str:
             f"from {window} of {read['rows']:,} events (commit {read['commit']}), "
             f"fraction {read['fraction']:g}; {report['ingested']['rows']:,} events were new; "
             f"{report['seconds']:.1f} s, {report['cpu_s']:.1f} CPU-s",
+            *(f"not recorded now: {what}; what comes next will" for what in report.get("unrecorded", ())),
         ]
     )

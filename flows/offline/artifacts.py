@@ -109,13 +109,13 @@ def _judged(verdict: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
         }
     for what, name, unit in (("ranker's time", "latency_us", "us"), ("size", "size_mb", "MB")):
         if figures := verdict.get(name):
-            old = figures["champion"]
-            allowed = max(limits[name], limits[f"{name.partition('_')[0]}_ratio"] * old)
+            old = figures.get("champion")  # none where it could not be loaded
+            allowed = max(limits[name], limits[f"{name.partition('_')[0]}_ratio"] * (old or 0.0))
             yield {
                 "what": what,
                 "found": f"{figures['challenger']:,.1f} {unit}",
                 "95 % interval": "",
-                "champion": f"{old:,.1f} {unit}",
+                "champion": "" if old is None else f"{old:,.1f} {unit}",
                 "allowed": f"{allowed:,.1f} {unit}",
                 "requests": "",
             }

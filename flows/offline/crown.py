@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flows.offline.refusals import record_refusals
+from flows.offline.unrecorded import record_kept
 from infra.clock import open_clock, wall_us
 from infra.errors import DataError, EnvironmentError_
 from infra.files import write_atomic
@@ -108,12 +109,14 @@ def rollback(settings: Settings) -> dict[str, Any]:
 def reconcile(settings: Settings, *, registry: Registry | None = None) -> str | None:
     """Finish what a crash left half done, and make the pointer follow the registry; returns the champion.
 
-    What the service refused since is recorded too. A champion that the registry does not know (it was
-    deleted there, or the registry was lost) is taken into it again. Hold `promoting` around it.
+    What the service refused since, and what could not be recorded when it happened, is recorded too. A
+    champion that the registry does not know (it was deleted there, or the registry was lost) is taken into
+    it again. Hold `promoting` around it.
     """
     layout = settings.layout
     registry = registry or open_registry(layout.mlflow)
     record_refusals(layout, registry)
+    record_kept(layout, registry)
     _resume(settings, registry)
     named = registry.champion_release()
     try:

@@ -6,6 +6,7 @@ refreshes. It knows no training.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ __all__ = ["refresh_through_prefect"]
 DEPLOYMENT = "refresh/refresh"
 _REGISTERED_S = 90.0  # by when a runner has made itself known
 
+log = logging.getLogger("shelflife.refresh")
+
 
 def refresh_through_prefect(
     settings: Settings,
@@ -32,7 +35,8 @@ def refresh_through_prefect(
     """Run the refresh deployment, wait for its end, and return the document that it wrote.
 
     Raises EnvironmentError_ where Prefect cannot be asked or another refresh is under way, PromiseBroken
-    where the run failed.
+    where the run failed. A run that wrote its document has done all there is to do, whatever Prefect says
+    of its end: that is then among the document's `unrecorded`.
     """
     # Prefect reads its settings when it is imported.
     os.environ.update(prefect_environment(settings) | {"PREFECT_API_URL": prefect_url(settings)})
@@ -46,10 +50,11 @@ def refresh_through_prefect(
     asked = {"home": str(settings.home), "seed": settings.seed, **parameters}
     began = time.monotonic()
     deadline = began + timeout_s
+    run: Any = None
     try:
         while True:
             try:
-                run: Any = run_deployment(DEPLOYMENT, parameters=asked, timeout=0)
+                run = run_deployment(DEPLOYMENT, parameters=asked, timeout=0)
                 break
             except ObjectNotFound:  # a runner that was just started is not known to the server at once
                 if time.monotonic() - began > _REGISTERED_S or RUNNER not in running(settings):
@@ -68,17 +73,38 @@ def refresh_through_prefect(
                 if run.state is not None and (known is None or run.state.name != known.name):
                     progress(f"{run.name} is {run.state.name.lower()}")
     except (PrefectException, httpx.HTTPError) as error:
+        if (document := _document(settings, run)) is not None:
+            return _without_its_end(document, run, f"{type(error).__name__}: {error}")
         raise EnvironmentError_(
             f"Prefect at {prefect_url(settings)} did not run {DEPLOYMENT} ({type(error).__name__}: {error}); "
             "`shelflife status` shows what runs, `shelflife down` and `up` start it anew"
         ) from error
+    return _ended(settings, run)
+
+
+def _ended(settings: Settings, run: Any) -> dict[str, Any]:
+    """The document of a run that has come to its end. Raises as `refresh_through_prefect`."""
     state = run.state
     if not state.is_completed():
         said = f"{state.name}: {state.message}"
         if state.is_cancelled():
             raise EnvironmentError_(f"another refresh is under way ({said}); wait for it and repeat")
+        if (document := _document(settings, run)) is not None:
+            return _without_its_end(document, run, said)
         raise PromiseBroken(f"the refresh {run.name} ended as {said}; see {settings.layout.run}/runner.log")
-    for document in reversed(read_refreshes(settings.layout)):
-        if document.get("flow_run_id") == str(run.id):
-            return dict(document)
+    if (document := _document(settings, run)) is not None:
+        return document
     raise PromiseBroken(f"the refresh {run.name} ended, but its record is not in {settings.layout.run}")
+
+
+def _document(settings: Settings, run: Any) -> dict[str, Any] | None:
+    """What a run wrote when it was done; None if it did not come so far."""
+    if run is None:
+        return None
+    mine = (d for d in reversed(read_refreshes(settings.layout)) if d.get("flow_run_id") == str(run.id))
+    return next(mine, None)
+
+
+def _without_its_end(document: dict[str, Any], run: Any, why: str) -> dict[str, Any]:
+    log.warning("the refresh is done; that %s ended is not recorded in Prefect: %s", run.name, why)
+    return document | {"unrecorded": [*document.get("unrecorded", ()), f"the end of {run.name} in Prefect"]}

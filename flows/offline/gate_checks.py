@@ -65,17 +65,22 @@ def unsound(inputs: Inputs, release: Release, rows: TrainingRows) -> str | None:
 def segments(inputs: Inputs, rows: TrainingRows) -> dict[str, NDArray[np.bool_]]:
     """Which of the requests belong to each of `SEGMENTS`: bool [g].
 
-    New: first seen within the gate's slice; an unknown user is new. An item counts if it was clicked.
+    New: first seen within the gate's slice, be it by events that retention has removed since; an unknown
+    user is new. An item counts if it was clicked. How often a query was asked is counted in what is kept.
     """
     events = inputs.events
     kind, known = events["kind"].to_numpy(), events["known_time"].to_numpy()
     request = events["request_id"].to_numpy()
     since = inputs.watermark_us - GATE_SLICE_US
-    users = np.isin(rows.user_ids, _seen_before(events["user_id"].to_numpy(), known, since), invert=True)
+    gone = inputs.opened()  # what all that retention removed had folded into
+    old_users = _seen_before(events["user_id"].to_numpy(), known, since)
+    old_users = np.union1d(old_users, gone.users.user_ids[: gone.n_users])
+    users = np.isin(rows.user_ids, old_users, invert=True)
 
     items = events["item_id"].to_numpy()
     reacted = np.flatnonzero(np.isin(kind, (CLICK, CART, ORDER)) & np.isin(request, rows.request_ids))
-    fresh = np.isin(items[reacted], _seen_before(items, known, since), invert=True)
+    old_items = np.union1d(_seen_before(items, known, since), gone.item_ids)
+    fresh = np.isin(items[reacted], old_items, invert=True)
     of_new = np.unique(request[reacted[fresh]])
 
     shown = np.flatnonzero(kind == IMPRESSION)

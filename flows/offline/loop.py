@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
 from flows.offline import refresh as plain
@@ -21,9 +24,11 @@ from flows.offline.backlog import cancel_missed
 from flows.offline.gate import GateLimits
 from flows.offline.ingest import ingest
 from flows.offline.inputs import Inputs, load_inputs
-from flows.offline.promote import promote, publish_parts
+from flows.offline.promote import newest_release, promote, publish_parts
 from flows.offline.tidy import tidy
 from flows.offline.train import Parts
+from flows.offline.unrecorded import keep, tell_kept
+from flows.policies.limits import limits_for
 from infra.clock import open_clock
 from infra.cluster import mlflow_url
 from infra.errors import EnvironmentError_
@@ -34,6 +39,8 @@ from infra.settings import Settings, load_settings
 from models.release import Release
 
 __all__ = ["index_flow", "ingest_flow", "promote_flow", "refresh_flow", "train_flow"]
+
+_ARTIFACTS = "artifacts"
 
 # Trying again helps where a file or the registry was busy for a moment, not where data is wrong.
 BUSY: dict[str, Any] = {
@@ -102,11 +109,11 @@ def train_flow(
 ) -> str:
     """Train components on what is ingested, and publish the release without promoting it."""
     settings = _settings(home, seed)
-    names = plain.components_of(component)
+    plain.check_choices(component=component, fraction=fraction, start=start)
     with exclusive(settings.layout.run / "refresh", "train"):
         nice_down()
         inputs, parts = _opened(settings, window_d, fraction)
-        for name in names:
+        for name in plain.plan_of(component, parts):
             parts = make_task(name, settings, inputs, parts, warm=start == "warm")
         return publish_task(settings, parts, inputs)
 
@@ -120,10 +127,13 @@ def index_flow(home: str, seed: int = 7) -> str:
 
 @flow(name="promote")
 def promote_flow(
-    home: str, release_id: str | None = None, margin: float = 0.01, seed: int = 7
+    home: str, release_id: str | None = None, margin: float | None = None, seed: int = 7
 ) -> dict[str, Any]:
-    """Judge a release (default: the newest) and make it champion if it passes."""
-    return promote_task(_settings(home, seed), release_id, GateLimits(margin=margin))
+    """Judge a release (default: the newest) by the policy's limits, and make it champion if it passes."""
+    settings = _settings(home, seed)
+    name = newest_release(settings.layout) if release_id is None else release_id
+    limits = limits_for(settings.layout, name)
+    return promote_task(settings, name, limits if margin is None else replace(limits, margin=margin))
 
 
 @flow(name="refresh", on_running=[cancel_missed])
@@ -142,7 +152,7 @@ def refresh_flow(
     """Ingest, retrain, rebuild, judge, promote. `gate`: limits, in place of the defaults with `margin`."""
     settings = _settings(home, seed)
     limits = GateLimits(**({"margin": margin} if gate is None else gate))
-    plan = plain.components_of(component)
+    plain.check_choices(component=component, fraction=fraction, start=start)
     steps: dict[str, Cost] = {}
     with exclusive(settings.layout.run / "refresh", "refresh"):
         nice_down()
@@ -151,7 +161,7 @@ def refresh_flow(
                 ingested = ingest_task(settings)
             with measured() as steps["open"]:
                 inputs, parts = _opened(settings, window_d, fraction, half_life_d)
-            for name in plan if parts.artifacts else plain.PLAN["all"]:
+            for name in plain.plan_of(component, parts):
                 with measured() as steps[name]:
                     parts = make_task(name, settings, inputs, parts, warm=start == "warm")
             with measured() as steps["publish"]:
@@ -161,7 +171,7 @@ def refresh_flow(
             outcome["removed"] = tidy(settings)
         report = plain.report(
             settings, component, ingested, parts, inputs, outcome, cost,
-            flow_run_id=str(flow_run.id or ""), steps=steps,
+            start=start, flow_run_id=str(flow_run.id or ""), steps=steps,
         )  # fmt: skip
     _show(settings, report, why)
     return report
@@ -180,12 +190,23 @@ def _settings(home: str, seed: int) -> Settings:
 
 
 def _show(settings: Settings, report: Mapping[str, Any], why: str) -> None:
-    """What came of it, among Prefect's artifacts."""
+    """What came of it, among Prefect's artifacts; kept for the next run where Prefect does not take them."""
     verdict = report["verdict"] or {}
     reasons = "; ".join(verdict.get("reasons", ("it is the champion",)))
     get_run_logger().info("%s: %s", report["release_id"], reasons)
     pages = _pages(settings, report)
-    tell(artifacts_of(report, why=why, runs=pages, mlflow_url=mlflow_url(settings)))
+    told = {"artifacts": artifacts_of(report, why=why, runs=pages, mlflow_url=mlflow_url(settings))}
+    try:
+        tell_kept(settings.layout, _ARTIFACTS, _tell)
+        _tell(told)
+    except (PrefectException, httpx.HTTPError, OSError) as error:  # what was promoted is promoted
+        what = f"the artifacts of {report['release_id']} in Prefect"
+        keep(settings.layout, _ARTIFACTS, told, what=what, why=f"{type(error).__name__}: {error}")
+        get_run_logger().warning("not recorded now: %s (%s); the next refresh will", what, error)
+
+
+def _tell(told: Mapping[str, Any]) -> None:
+    tell(told["artifacts"])
 
 
 def _pages(settings: Settings, report: Mapping[str, Any]) -> dict[str, str]:

@@ -39,10 +39,12 @@ from models.release import (
     release_folder,
 )
 
-__all__ = ["newest_release", "promote", "publish_parts", "reconcile", "rollback"]
+__all__ = ["CHOSEN", "newest_release", "promote", "publish_parts", "reconcile", "rollback"]
 
 # Built anew from the same snapshot its files have other names and contents, which mean the same.
 _NAMED_BY_SNAPSHOT = frozenset({"lexical_index"})
+CHOSEN = ("commit", "fraction", "half_life_d", "label_delay_us", "watermark_us", "window_d")
+"""What of a snapshot was chosen, or tells which data it was: among the parameters in the registry."""
 _TRIES = 3  # to judge a release against a champion that stays one meanwhile
 
 log = logging.getLogger("shelflife.promote")
@@ -65,7 +67,7 @@ def publish_parts(settings: Settings, parts: Parts, inputs: Inputs, *, clock: Cl
         artifact, cost = manifest.artifacts[name], parts.costs[name]
         registry.log_training(
             name,
-            params={k: v for k, v in inputs.snapshot.items() if k in ("window_d", "fraction", "commit")},
+            params=_choices(artifact, inputs),
             metrics=artifact.metrics,
             snapshot=artifact.snapshot,
             lineage={"parent_release": manifest.parent, "requires": artifact.requires},
@@ -218,6 +220,16 @@ def _twin(layout: Home, parts: Parts, watermark_us: int) -> Manifest | None:
 
 def _is_intact(layout: Home, manifest: Manifest) -> bool:
     return all(intact(layout.blobs, artifact.files) for artifact in manifest.artifacts.values())
+
+
+def _choices(artifact: Artifact, inputs: Inputs) -> dict[str, Any]:
+    """The parameters of a training: what it read, and of what is trained how it began, and the seed."""
+    params = {k: v for k, v in inputs.snapshot.items() if k in CHOSEN}
+    if recipe := artifact.snapshot.get("recipe"):
+        begun = recipe["warm"][:16]
+        asked = recipe.get("start", "warm" if begun else "cold")
+        params |= {"start": asked, "seed": recipe["seed"], "goes_on_from": begun or "nothing"}
+    return params
 
 
 def _made_of(artifact: Artifact) -> str:

@@ -18,11 +18,12 @@ from flows.offline.gate import MARGIN, GateLimits
 from flows.offline.index import INDEXES, build_index
 from flows.offline.ingest import ingest
 from flows.offline.inputs import Inputs, load_inputs
-from flows.offline.promote import promote, publish_parts
+from flows.offline.promote import CHOSEN, promote, publish_parts
 from flows.offline.tidy import tidy
 from flows.offline.train import TRAINED, Parts, train_component
+from flows.offline.unrecorded import log_or_keep
 from infra.clock import open_clock, wall_us
-from infra.errors import ConfigError, DataError, EnvironmentError_
+from infra.errors import ConfigError, DataError
 from infra.files import append_line
 from infra.processes import exclusive
 from infra.registry import open_registry
@@ -30,7 +31,19 @@ from infra.resources import Cost, bounded, cpu_s, measured, nice_down
 from infra.settings import Home, Settings
 from models.release import Release, champion, load_release
 
-__all__ = ["COMPONENTS", "PLAN", "WINDOW_D", "components_of", "opened", "read_refreshes", "refresh"]
+__all__ = [
+    "COMPONENTS",
+    "PLAN",
+    "WINDOW_D",
+    "check_choices",
+    "components_of",
+    "make",
+    "opened",
+    "plan_of",
+    "read_refreshes",
+    "refresh",
+    "report",
+]
 
 COMPONENTS = ("all", "ranker", "encoder", "text_classifier", "image_classifier", "index")
 WINDOW_D = 7.0
@@ -72,6 +85,20 @@ def components_of(components: str) -> tuple[str, ...]:
     return tuple(name for name in _FIRST if name in wanted)
 
 
+def plan_of(components: str, parts: Parts) -> tuple[str, ...]:
+    """What is made anew: the components; everything where there is no release to keep the others of."""
+    return components_of(components) if parts.artifacts else _FIRST
+
+
+def check_choices(*, component: str, fraction: float, start: str) -> None:
+    """ConfigError for choices that no training can be made with."""
+    components_of(component)
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"fraction is {fraction:g}; expected above 0 and at most 1")
+    if start not in ("cold", "warm"):
+        raise ConfigError(f"start is {start!r}; expected cold or warm")
+
+
 def opened(settings: Settings) -> Release | None:
     """The champion, loaded; None before the first release, and where it cannot be loaded any more.
 
@@ -107,11 +134,7 @@ def refresh(
     The first refresh of a home makes everything. Returns a plain document: the release, the
     verdict, what was made, and what it cost. One refresh of a home at a time.
     """
-    if not 0 < fraction <= 1:
-        raise ConfigError(f"fraction is {fraction:g}; expected above 0 and at most 1")
-    if start not in ("cold", "warm"):
-        raise ConfigError(f"start is {start!r}; expected cold or warm")
-    plan = components_of(component)
+    check_choices(component=component, fraction=fraction, start=start)
     with exclusive(settings.layout.run / "refresh", "refresh"):
         nice_down()
         steps: dict[str, Cost] = {}
@@ -120,12 +143,11 @@ def refresh(
             with measured() as steps["ingest"]:
                 ingested = ingest(settings)
             with measured() as steps["open"]:
-                champion_release = opened(settings)
-                parts = Parts.of(champion_release)
+                parts = Parts.of(opened(settings))
                 inputs = load_inputs(
                     settings.layout, window_d=window_d, fraction=fraction, half_life_d=half_life_d
                 )
-            for name in _FIRST if champion_release is None else plan:
+            for name in plan_of(component, parts):
                 progress(name)
                 with measured() as steps[name]:
                     parts = make(name, settings, inputs, parts, warm=start == "warm")
@@ -137,7 +159,7 @@ def refresh(
                 name = manifest.release_id
                 outcome = promote(settings, release_id=name, margin=margin, limits=limits, inputs=inputs)
             outcome["removed"] = tidy(settings)
-    return report(settings, component, ingested, parts, inputs, outcome, cost, steps=steps)
+    return report(settings, component, ingested, parts, inputs, outcome, cost, start=start, steps=steps)
 
 
 def make(name: str, settings: Settings, inputs: Inputs, parts: Parts, *, warm: bool) -> Parts:
@@ -159,17 +181,20 @@ def report(
     outcome: dict[str, Any],
     cost: Cost,
     *,
+    start: str,
     flow_run_id: str = "",
     steps: Mapping[str, Cost] | None = None,
 ) -> dict[str, Any]:
     """What a refresh did, as a plain document; also kept as a line of `run/refreshes.jsonl`.
 
     `flow_run_id`: of Prefect, by which who asked for the run finds the document. `steps`: what each step
-    cost; in the registry it is a run named `refresh`.
+    cost; in the registry it is a run named `refresh`. What cannot be recorded now fails nothing: it stands
+    in `unrecorded`, and what comes next records it.
     """
     end_us = wall_us()
     document = {
         "component": component,
+        "start": start,
         "flow_run_id": flow_run_id,
         "begin_wall_us": end_us - int(cost.wall_s * 1e6),
         "end_wall_us": end_us,
@@ -184,17 +209,25 @@ def report(
         "seconds": round(cost.wall_s, 3),
         "steps": {name: {k: round(v, 3) for k, v in asdict(c).items()} for name, c in (steps or {}).items()},
     }
-    _log_costs(settings, document, {"whole": cost, **(steps or {})})
+    missing = _log_costs(settings, document, {"whole": cost, **(steps or {})})
+    document["unrecorded"] = [] if missing is None else [missing]
     line = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    append_line(settings.layout.run / REFRESHES, line)
+    try:
+        append_line(settings.layout.run / REFRESHES, line)
+    except OSError as error:  # a full disk, mostly; the caller still has the document
+        log.warning("the refresh is not among the records of %s: %s", settings.layout.run, error)
+        document["unrecorded"].append(f"the refresh in {settings.layout.run / REFRESHES}")
     return document
 
 
-def _log_costs(settings: Settings, document: Mapping[str, Any], costs: Mapping[str, Cost]) -> None:
+def _log_costs(settings: Settings, document: Mapping[str, Any], costs: Mapping[str, Cost]) -> str | None:
     figures = {f"{name}/{k}": v for name, c in costs.items() for k, v in asdict(c).items()}
-    told = {k: str(document[k]) for k in ("component", "release_id", "promoted", "removed")}
-    with contextlib.suppress(EnvironmentError_):  # what matters is done, and the document has them, too
-        open_registry(settings.layout.mlflow).log_run("refresh", metrics=figures, params=told)
+    told = {k: document[k] for k in ("component", "start", "release_id", "promoted", "removed")}
+    read = {k: v for k, v in document["snapshot"].items() if k in CHOSEN}
+    limits = {f"gate.{k}": v for k, v in (document["verdict"] or {}).get("limits", {}).items()}
+    params = {**told, **read, **limits, "seed": settings.seed}
+    registry = open_registry(settings.layout.mlflow)
+    return log_or_keep(settings.layout, registry, "refresh", metrics=figures, params=params)
 
 
 def read_refreshes(layout: Home) -> list[dict[str, Any]]:

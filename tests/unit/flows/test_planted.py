@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.retention import expire
 from flows.commands.status import describe
 from flows.offline.gate import GateLimits, judge
 from flows.offline.gate_checks import SEGMENTS, segments
-from flows.offline.inputs import Inputs, gate_rows, load_inputs, ranker_rows
+from flows.offline.inputs import GATE_SLICE_US, Inputs, gate_rows, load_inputs, ranker_rows
 from flows.offline.promote import promote
 from flows.offline.refusals import last_verdicts
 from flows.offline.train import Parts
 from flows.policies.overview import overview
+from infra.clock import ManualClock
 from infra.errors import ConfigError
 from infra.registry import open_registry
 from infra.settings import Settings
@@ -204,6 +206,23 @@ def test_segments_are_what_they_say(live: Release, inputs: Inputs) -> None:
     times = shown.value_counts()
     tail = [bool(shown[r]) and times[shown[r]] <= 5 for r in rows.request_ids.tolist()]
     assert found["tail_queries"].tolist() == tail
+
+
+def test_who_was_seen_before_the_retention_floor_is_not_new(
+    shop: Settings, live: Release, inputs: Inputs
+) -> None:
+    scorers = Parts.of(live).scorers()
+    whole = gate_rows(inputs, scorers)
+    expected = segments(inputs, whole)
+    assert not expected["new_users"].all()  # as if nobody had been there before
+    floor_us = inputs.watermark_us - GATE_SLICE_US
+    assert expire(shop.layout, before_us=floor_us, clock=ManualClock(inputs.watermark_us)).rows > 0
+    left = load_inputs(shop.layout, window_d=None)
+    rows = gate_rows(left, scorers)
+    assert rows.request_ids.tolist() == whole.request_ids.tolist()
+    found = segments(left, rows)
+    for name in ("new_users", "new_items"):
+        assert found[name].tolist() == expected[name].tolist()
 
 
 def test_an_undecided_slice_passes_by_its_mean_or_is_refused(live: Release, inputs: Inputs) -> None:

@@ -55,6 +55,18 @@ def test_a_file_that_is_no_database_is_one_clear_line(home: Home) -> None:
         MlflowRegistry(home.mlflow).champion_release()
 
 
+def test_a_database_of_another_mlflow_is_one_clear_line(registry_folder: Path) -> None:
+    with sqlite3.connect(registry_folder / "mlflow.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    database.close()
+    before = (registry_folder / "mlflow.db").read_bytes()
+    with pytest.raises(EnvironmentError_) as told:
+        MlflowRegistry(registry_folder).champion_release()
+    assert "out-of-date database schema (found version ffffffffffff" in str(told.value)
+    assert str(told.value).endswith("another MLflow made it; use the Shelflife that this home was made with")
+    assert (registry_folder / "mlflow.db").read_bytes() == before
+
+
 def test_a_folder_that_is_none_is_one_clear_line(home: Home) -> None:
     home.mlflow.write_text("no folder")
     with pytest.raises(EnvironmentError_, match=r"mlflow cannot be used: File exists; expected a folder"):
