@@ -64,16 +64,16 @@ def test_a_base_that_was_killed_ends_as_if_left_alone(
         patch.setattr(Checkpoint, "save", dying)
         with pytest.raises(Killed):
             base_classifier(settings)
-    entry = settings.cache / "photo-base-1"
+    entry = settings.cache / "photo-base-2"
     assert not entry.exists()
-    assert len(list(settings.cache.glob("photo-base-1.*"))) == 1
+    assert len(list(settings.cache.glob("photo-base-2.*"))) == 1
     found, load = [], Checkpoint.load
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "load", lambda self: found.append(load(self)) or found[-1])
         again = base_classifier(settings)
     assert found[0] is not None
     assert again.onnx == alone.onnx
-    assert list(settings.cache.glob("photo-base-1.*")) == []
+    assert list(settings.cache.glob("photo-base-2.*")) == []
     assert base_classifier(settings).photo_space == alone.photo_space
 
 
