@@ -1,8 +1,8 @@
 """The image classifier of a shop: a base network of the whole photo library, fitted to the shop's items.
 
 The base is trained once a machine, on the library's training photos, and kept in the cache: the photos of
-a shop of 10,000 items alone teach 85 % of the test photos right, the library 92.5 %. A training of it that was
-killed goes on from its checkpoint in the cache. One in twenty training photos is kept from every training,
+a shop of 10,000 items alone teach 85 % of the test photos right, the library 92.5 %. Its training, if
+killed, goes on from its checkpoint in the cache. One in twenty training photos is kept from every training,
 for the temperature. It never sees the library's test photos.
 """
 
