@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,10 @@ from flows.offline.backlog import cancel_missed
 from flows.offline.gate import GateLimits
 from flows.offline.ingest import ingest
 from flows.offline.inputs import Inputs, load_inputs
-from flows.offline.promote import newest_release, promote, publish_parts
+from flows.offline.promote import promote, publish_parts
 from flows.offline.tidy import tidy
 from flows.offline.train import Parts
 from flows.offline.unrecorded import keep, tell_kept
-from flows.policies.limits import limits_for
 from infra.clock import open_clock
 from infra.cluster import mlflow_url
 from infra.errors import EnvironmentError_
@@ -127,13 +125,14 @@ def index_flow(home: str, seed: int = 7) -> str:
 
 @flow(name="promote")
 def promote_flow(
-    home: str, release_id: str | None = None, margin: float | None = None, seed: int = 7
+    home: str,
+    release_id: str | None = None,
+    margin: float = 0.01,
+    seed: int = 7,
+    gate: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Judge a release (default: the newest) by the policy's limits, and make it champion if it passes."""
-    settings = _settings(home, seed)
-    name = newest_release(settings.layout) if release_id is None else release_id
-    limits = limits_for(settings.layout, name)
-    return promote_task(settings, name, limits if margin is None else replace(limits, margin=margin))
+    """Judge a release (default: the newest) and make it champion if it passes. `gate`: as of `refresh`."""
+    return promote_task(_settings(home, seed), release_id, _limits(margin, gate))
 
 
 @flow(name="refresh", on_running=[cancel_missed])
@@ -151,7 +150,7 @@ def refresh_flow(
 ) -> dict[str, Any]:
     """Ingest, retrain, rebuild, judge, promote. `gate`: limits, in place of the defaults with `margin`."""
     settings = _settings(home, seed)
-    limits = GateLimits(**({"margin": margin} if gate is None else gate))
+    limits = _limits(margin, gate)
     plain.check_choices(component=component, fraction=fraction, start=start)
     steps: dict[str, Cost] = {}
     with exclusive(settings.layout.run / "refresh", "refresh"):
@@ -183,6 +182,10 @@ def _opened(
     release = champion_task(settings)
     inputs = load_inputs(settings.layout, window_d=window_d, fraction=fraction, half_life_d=half_life_d)
     return inputs, Parts.of(release)
+
+
+def _limits(margin: float, gate: dict[str, Any] | None) -> GateLimits:
+    return GateLimits(**({"margin": margin} if gate is None else gate))
 
 
 def _settings(home: str, seed: int) -> Settings:
