@@ -107,16 +107,16 @@ def _tree(fields: dict[str, str]) -> _Tree | None:
     order: list[int] = []
     below: dict[int, tuple[int, int]] = {}  # node → leaves of its left side, as places [from, to)
     # A stack: a function that calls itself is a circle, which would outlive a dropped release.
-    todo = [(0, -1)]  # (node, places before its left side; -1: not gone into yet)
-    while todo:
-        node, first = todo.pop()
+    pending = [(0, -1)]  # (node, places before its left side; -1: not gone into yet)
+    while pending:
+        node, first = pending.pop()
         if node < 0:
             order.append(~node)
         elif first < 0:
-            todo += [(node, len(order)), (left[node], -1)]
+            pending += [(node, len(order)), (left[node], -1)]
         else:
             below[node] = (first, len(order))
-            todo.append((right[node], -1))
+            pending.append((right[node], -1))
     tree = _Tree([values[leaf] for leaf in order])
     for node, decision in enumerate(decisions):
         first, last = below[node]

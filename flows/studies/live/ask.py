@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ class LiveAsk:
         return self.config.days - self.days
 
     def trace_s(self, trial: Trial) -> list[float]:
-        """The same, and days that come after, whose shoppers ask where runs take longer than set aside."""
+        """`walls_s`, and days that come after, whose shoppers ask where runs take longer than set aside."""
         walls = self.walls_s(trial)
         return walls + [walls[-1]] * (2 + self.days // 2)
 
@@ -188,7 +188,7 @@ def live_ask(
         **values,
     )
     config = _config(ask, scale) if source == "world" else _config_of(Path(source), ask)
-    return LiveAsk(**{**{f: getattr(ask, f) for f in ask.__dataclass_fields__}, "config": config})
+    return replace(ask, config=config)
 
 
 def runs_by_day(policy: Policy, days: int) -> list[float]:

@@ -19,9 +19,8 @@ from flows.studies.live.predict import Predicted
 from flows.studies.live.record import Band, ClosedLoop, Lived, Over
 from flows.studies.live.tail import conditions_of, tail_of
 from flows.studies.live.trial import RAW
-from flows.studies.live.verdict import Scored, judged
+from flows.studies.live.verdict import Scored, judged, mean_of_days
 from flows.studies.statistics.attribution import arms
-from flows.studies.statistics.intervals import cluster_error, interval
 from flows.studies.telling.record import Arms
 from infra.clock import ScaledClock
 from models.metrics import Interval
@@ -140,9 +139,11 @@ def closed_loop(
     sessions = [a.sessions for a, _ in pairs]
     return ClosedLoop(
         policy=policy,
-        without_minus_with=_mean([b.queries[:, 2] - a.queries[:, 2] for a, b in pairs], sessions, seed),
-        weights_with=_mean([a.weights for a, _ in pairs], sessions, seed),
-        weights_without=_mean([b.weights for _, b in pairs], sessions, seed),
+        without_minus_with=mean_of_days(
+            [b.queries[:, 2] - a.queries[:, 2] for a, b in pairs], sessions, seed
+        ),
+        weights_with=mean_of_days([a.weights for a, _ in pairs], sessions, seed),
+        weights_without=mean_of_days([b.weights for _, b in pairs], sessions, seed),
         days=len(pairs),
     )
 
@@ -152,7 +153,9 @@ def over_control(own: Sequence[Scored], control: Sequence[Scored], *, seed: int)
     pairs = _pairs(own, control)
     if not pairs:
         return None
-    return _mean([a.queries[:, 2] - b.queries[:, 2] for a, b in pairs], [a.sessions for a, _ in pairs], seed)
+    return mean_of_days(
+        [a.queries[:, 2] - b.queries[:, 2] for a, b in pairs], [a.sessions for a, _ in pairs], seed
+    )
 
 
 def _pairs(own: Sequence[Scored], other: Sequence[Scored]) -> list[tuple[Scored, Scored]]:
@@ -160,13 +163,6 @@ def _pairs(own: Sequence[Scored], other: Sequence[Scored]) -> list[tuple[Scored,
     days = {s.day: s for s in other}
     pairs = [(s, days[s.day]) for s in own if s.fresh and s.day in days]
     return [(a, b) for a, b in pairs if np.array_equal(a.sessions, b.sessions)]
-
-
-def _mean(
-    values: Sequence[NDArray[np.float64]], sessions: Sequence[NDArray[np.int64]], seed: int
-) -> Interval:
-    error = cluster_error(values, sessions)
-    return interval(np.array([v.mean() for v in values]), seed=seed, within=float(error[0]), trend=True)
 
 
 def _on(days: NDArray[np.float64], predicted: Predicted | None) -> NDArray[np.float64]:

@@ -26,6 +26,7 @@ __all__ = [
     "Scored",
     "Verdict",
     "judged",
+    "mean_of_days",
 ]
 
 AGREES, DISAGREES, NOT_SETTLED = "agrees", "disagrees", "not settled"
@@ -80,7 +81,7 @@ class Verdict:
 def judged(predicted: Predicted | None, scored: Sequence[Scored], *, margin: float, seed: int) -> Verdict:
     """The verdict on one policy, by the days on which a release of its own was live."""
     days = [s for s in scored if s.fresh]
-    live = _mean([s.weights for s in days], [s.sessions for s in days], seed)
+    live = mean_of_days([s.weights for s in days], [s.sessions for s in days], seed) if days else None
     if predicted is None or not len(predicted.weights):
         note = "" if predicted is None else predicted.note
         return Verdict(NOT_PREDICTED, None, live, None, margin, 0, note=note)
@@ -114,11 +115,10 @@ def _word(found: Interval | None, margin: float, days: int) -> str:
     return DISAGREES if found.low > margin or found.high < -margin else NOT_SETTLED
 
 
-def _mean(
+def mean_of_days(
     queries: Sequence[NDArray[np.float64]], sessions: Sequence[NDArray[np.int64]], seed: int
-) -> Interval | None:
-    if not len(queries):
-        return None
+) -> Interval:
+    """The mean over one or more days of each one's queries float64 [q], by sessions int64 [q]."""
     error = cluster_error(queries, sessions)
     return interval(np.array([q.mean() for q in queries]), seed=seed, within=float(error[0]), trend=True)
 
