@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import random
 import shutil
 import socket
 import subprocess
@@ -25,8 +26,13 @@ HOST = "127.0.0.1"
 
 
 def free_port(preferred: int = 0) -> int:
-    """`preferred` if it is free on 127.0.0.1, else any free port; 0 prefers none."""
-    for port in (preferred, 0):
+    """`preferred` if it is free on 127.0.0.1, else any free port; 0 prefers none.
+
+    Of the others those below what the system gives to connections come first: until a server that is told
+    the port has bound it, no connection of another program takes it.
+    """
+    others = random.SystemRandom().sample(range(16_384, 32_768), 32)
+    for port in ([preferred] if preferred else []) + others + [0]:
         with contextlib.suppress(OSError), _bind(port) as s:
             return int(s.getsockname()[1])
     raise EnvironmentError_(f"found no free port on {HOST}; end some programs that hold connections")
@@ -38,7 +44,7 @@ def require_port(port: int, *, option: str) -> int:
     Raises EnvironmentError_ that names who holds it and the `option` with which to choose another.
     """
     try:
-        with _bind(port) as s:
+        with _bind(port or free_port()) as s:
             return int(s.getsockname()[1])
     except OverflowError:
         raise EnvironmentError_(
