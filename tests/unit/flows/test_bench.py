@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,10 +93,10 @@ def test_a_gap_counts_in_the_window_in_which_it_ends() -> None:
     assert summary_ms(np.empty(0))["p99"] is None
 
 
-@pytest.fixture(scope="module")
-def journalled(tmp_path_factory: pytest.TempPathFactory) -> Home:
+@pytest.fixture
+def journalled(tmp_path: Path) -> Home:
     """A home in which two releases of different encoders answered in turn, by direct calls."""
-    layout = make_home(tmp_path_factory.mktemp("bench"))
+    layout = make_home(tmp_path)
     names = [publish_release(layout), publish_release(layout, number=1, seed=2, promote=False)]
     config = EngineConfig(follow=False, limits=ShadowLimits(queries=4, pause_s=0.0, rest=0.0))
     engine = Engine(layout, ManualClock(NOW_US), config=config)
