@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from flows.commands.session import HomeOption, JsonOption, SeedOption, open_session, verb
-from infra.errors import ConfigError
 
 app = verb("Judge a release against the champion on the newest logged slice, and promote it if it passes.")
 
@@ -35,16 +33,13 @@ def run(
 
     The limits are those that the home's policy has for what is new in the release.
     """
-    given = _given(margin, limit or [])
-    from flows.offline.promote import newest_release, promote
-    from flows.policies.limits import limits_for, overridden
+    from flows.offline.promote import promote
+    from flows.policies.limits import given_limits, limits_in_force
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
     with session.progress("promote"):
-        layout = session.settings.layout
-        name = newest_release(layout) if release is None else release
-        limits = overridden(limits_for(layout, name), given)
-        report = promote(session.settings, release_id=name, limits=limits, by_hand=release is not None)
+        limits = limits_in_force(session.settings.layout, given_limits(margin, limit or []))
+        report = promote(session.settings, release_id=release, limits=limits, by_hand=release is not None)
     verdict = report["verdict"]
     if verdict is None:
         text = f"{report['release_id']} is the champion already"
@@ -54,14 +49,3 @@ def run(
     session.emit(report, text)
     if verdict is not None and not report["promoted"]:
         raise typer.Exit(3)
-
-
-def _given(margin: float | None, limits: Sequence[str]) -> dict[str, str]:
-    """The limits that the command line names."""
-    given = {} if margin is None else {"margin": str(margin)}
-    for text in limits:
-        name, equals, value = text.partition("=")
-        if not equals or not value:
-            raise ConfigError(f"--limit is {text!r}; expected NAME=VALUE, such as segment_margin=0.05")
-        given[name.strip()] = value.strip()
-    return given

@@ -30,13 +30,21 @@ def run(
     ] = None,
     start: Annotated[str, typer.Option(help="cold trains anew, warm continues from the champion.")] = "cold",
     margin: Annotated[
-        float, typer.Option(min=0.0, help="NDCG@10 by which the new release may be worse.")
-    ] = 0.01,
+        float | None,
+        typer.Option(min=0.0, help="NDCG@10 by which the new release may be worse (default: the policy's)."),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Another limit of the gate in place of the policy's."),
+    ] = None,
     home: HomeOption = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Retrain and rebuild from the newest snapshot, and promote what passes the gate."""
+    """Retrain and rebuild from the newest snapshot, and promote what passes the gate.
+
+    The limits are those that the home's policy has for what is new in the release.
+    """
     for name in component.split(","):
         if name.strip() not in COMPONENTS:
             raise ConfigError(f"unknown component {name.strip()!r}; expected one of {', '.join(COMPONENTS)}")
@@ -47,14 +55,17 @@ def run(
     if start not in ("cold", "warm"):
         raise ConfigError(f"--start is {start!r}; expected cold or warm")
     from flows.offline.refresh import WINDOW_D
+    from flows.policies.limits import given_limits, limits_in_force
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
+    given = given_limits(margin, limit or [])
+    limits_in_force(session.settings.layout, given)  # what is wrong is said here, also where Prefect runs it
     parameters = {
         "component": component,
         "fraction": fraction,
         "window_d": window_d or WINDOW_D,
         "start": start,
-        "margin": margin,
+        "gate": given,
     }
     with session.progress("refresh") as say:
         report = refreshed(session.settings, parameters, say)
@@ -62,7 +73,7 @@ def run(
 
 
 def refreshed(settings: Settings, parameters: dict[str, Any], say: Callable[..., None]) -> dict[str, Any]:
-    """The plain function, or its flow where this home's flow runner is up."""
+    """The plain function, or its flow where this home's flow runner is up; `parameters` are the flow's."""
     from infra.cluster import PREFECT, RUNNER, running
 
     if {PREFECT, RUNNER} <= set(running(settings)):
@@ -70,8 +81,11 @@ def refreshed(settings: Settings, parameters: dict[str, Any], say: Callable[...,
 
         return refresh_through_prefect(settings, parameters, progress=say)
     from flows.offline.refresh import refresh
+    from flows.policies.limits import limits_in_force
 
-    return refresh(settings, **parameters, progress=say)
+    asked = {k: v for k, v in parameters.items() if k != "gate"}
+    limits = limits_in_force(settings.layout, parameters["gate"])
+    return refresh(settings, **asked, limits=limits, progress=say)
 
 
 def describe(report: Mapping[str, Any]) -> str:

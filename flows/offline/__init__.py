@@ -1,1 +1,1 @@
-"""One turn of the offline loop as plain functions, and the Prefect flows and deployments that run them."""
+"""One turn of the offline loop as plain functions, free of policies and of Prefect's flows."""

@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -39,7 +40,19 @@ from models.release import (
     release_folder,
 )
 
-__all__ = ["CHOSEN", "newest_release", "promote", "publish_parts", "reconcile", "rollback"]
+__all__ = [
+    "CHOSEN",
+    "Limits",
+    "LimitsOf",
+    "promote",
+    "publish_parts",
+    "reconcile",
+    "rollback",
+]
+
+LimitsOf = Callable[[str], GateLimits]
+"""The gate's limits of a release, by its id: they may depend on what is new in it."""
+Limits = GateLimits | LimitsOf
 
 # Built anew from the same snapshot its files have other names and contents, which mean the same.
 _NAMED_BY_SNAPSHOT = frozenset({"lexical_index"})
@@ -80,28 +93,20 @@ def publish_parts(settings: Settings, parts: Parts, inputs: Inputs, *, clock: Cl
     return manifest
 
 
-def newest_release(layout: Home) -> str:
-    """The release that was published last; DataError where there is none."""
-    held = list_releases(layout)
-    if not held:
-        raise DataError(f"no release in {layout.root}; `shelflife refresh` makes one")
-    return held[-1].release_id
-
-
 def promote(
     settings: Settings,
     *,
     release_id: str | None = None,
     margin: float = MARGIN,
-    limits: GateLimits | None = None,
+    limits: Limits | None = None,
     inputs: Inputs | None = None,
     by_hand: bool = False,
 ) -> dict[str, Any]:
     """Judge a release (default: the newest) against the champion, and make it champion if it passes.
 
-    `limits`: of the gate, None the default ones with this `margin`; `by_hand`: a user named the release,
-    so that one that was rolled back is let in again. Returns {"release_id", "promoted", "verdict",
-    "champion"}; a promotion that was interrupted before and is finished now counts as promoted.
+    `limits`: of the gate, or what tells those of a release, None the default ones with this `margin`;
+    `by_hand`: a user named the release, so that one that was rolled back is let in again. Returns
+    {"release_id", "promoted", "verdict", "champion"}; a promotion that was interrupted before and is finished now counts as promoted.
 
     It is judged while others may promote or roll back, and judged again where the champion has changed
     meanwhile; EnvironmentError_ where that goes on.
@@ -113,7 +118,7 @@ def promote(
         interrupted = intended(layout)
         reconcile(settings, registry=registry)
         if release_id is None:
-            release_id = newest_release(layout)
+            release_id = _newest(layout)
         elif not release_folder(layout, release_id).is_dir():
             read_manifest(layout, release_id)  # says which there are
         current = champion(layout)
@@ -122,8 +127,9 @@ def promote(
             return _outcome(layout, release_id, done, last_verdict(layout, release_id) if done else None)
     for _ in range(_TRIES):
         judged = current
+        asked = limits if isinstance(limits, GateLimits) else limits(release_id)
         with measured() as cost:
-            verdict = _verdict(settings, release_id, judged, limits, inputs, by_hand=by_hand)
+            verdict = _verdict(settings, release_id, judged, asked, inputs, by_hand=by_hand)
         with promoting(settings, "promote"):
             reconcile(settings, registry=registry)
             current = champion(layout)
@@ -143,6 +149,13 @@ def promote(
         f"the champion changed {_TRIES} times while {release_id} was judged, the last time to {current}; "
         "wait for who promotes or rolls back, and repeat"
     )
+
+
+def _newest(layout: Home) -> str:
+    held = list_releases(layout)
+    if not held:
+        raise DataError(f"no release in {layout.root}; `shelflife refresh` makes one")
+    return held[-1].release_id
 
 
 def _outcome(layout: Home, release_id: str, promoted: bool, verdict: dict[str, Any] | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """One turn of the offline loop: ingest → train → index → publish → gate → promote.
 
-Plain functions: the command line calls them, and `flows/offline/loop.py` wraps them for Prefect.
+Plain functions: the command line calls them, and `flows/policies/loop.py` wraps them for Prefect.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 import orjson
 
 from flows.offline.crown import promoting, reconcile
-from flows.offline.gate import MARGIN, GateLimits
+from flows.offline.gate import MARGIN
 from flows.offline.index import INDEXES, build_index
 from flows.offline.ingest import ingest
 from flows.offline.inputs import Inputs, load_inputs
-from flows.offline.promote import CHOSEN, promote, publish_parts
+from flows.offline.promote import CHOSEN, Limits, promote, publish_parts
 from flows.offline.tidy import tidy
 from flows.offline.train import TRAINED, Parts, train_component
 from flows.offline.unrecorded import log_or_keep
@@ -123,7 +123,7 @@ def refresh(
     half_life_d: float | None = None,
     start: str = "cold",
     margin: float = MARGIN,
-    limits: GateLimits | None = None,
+    limits: Limits | None = None,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """Ingest, make the components anew, and promote the release if the gate lets it through.

@@ -1,16 +1,18 @@
-"""The gate's limits for a release that is promoted by hand: those of the home's policy for what is new in it.
+"""The gate's limits for a release that no policy's run made: the home's policy's for what is new in it.
 
-Where several components are new each limit is the strictest of theirs. It judges nothing.
+`refresh` and `promote` take them, by hand and through Prefect. Where several components are new each limit is
+the strictest of theirs. It judges nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from flows.offline.gate import GateLimits
 from flows.offline.history import recorded_manifest
+from flows.offline.promote import LimitsOf
 from flows.policies.home import policy_of
 from flows.policies.policy import BRINGS, Policy
 from infra.errors import ConfigError, DataError
@@ -18,7 +20,7 @@ from infra.settings import Home
 from models.manifest import Manifest, diff
 from models.release import champion, read_manifest
 
-__all__ = ["changed_components", "limits_for", "overridden"]
+__all__ = ["changed_components", "given_limits", "limits_for", "limits_in_force", "overridden"]
 
 _COMPONENT = {
     "vector_index": "indexes",
@@ -29,9 +31,18 @@ _COMPONENT = {
 _INDEX_OF = {"encoder": "vector_index", "image_classifier": "image_index"}
 
 
-def limits_for(layout: Home, release_id: str) -> GateLimits:
-    """What the home's policy asks of this release; the defaults where it names nothing that is new in it."""
-    policy = policy_of(layout)
+def limits_in_force(layout: Home, given: Mapping[str, Any] | None = None) -> LimitsOf:
+    """The limits of a release, told by its id: those of the home's policy as it is now, less those `given`.
+
+    Raises ConfigError at once, before anything is trained, where the policy or one of those given is wrong.
+    """
+    policy, given = policy_of(layout), given or {}
+    overridden(GateLimits(), given)
+    return lambda release_id: overridden(limits_for(layout, release_id, policy), given)
+
+
+def limits_for(layout: Home, release_id: str, policy: Policy) -> GateLimits:
+    """What a policy asks of this release; the defaults where it names nothing that is new in it."""
     try:
         new = read_manifest(layout, release_id)
         name = champion(layout)
@@ -54,11 +65,22 @@ def changed_components(old: Manifest | None, new: Manifest) -> tuple[str, ...]:
     return tuple(sorted({_COMPONENT.get(name, name) for name in changed}))
 
 
-def overridden(limits: GateLimits, given: Mapping[str, str]) -> GateLimits:
-    """Limits with some in place of theirs, as texts. ConfigError for one that there is not or cannot be."""
+def given_limits(margin: float | None, limits: Sequence[str]) -> dict[str, Any]:
+    """The limits that a command line names: --margin X, --limit NAME=VALUE. ConfigError for another form."""
+    given: dict[str, Any] = {} if margin is None else {"margin": margin}
+    for text in limits:
+        name, equals, value = text.partition("=")
+        if not equals or not value:
+            raise ConfigError(f"--limit is {text!r}; expected NAME=VALUE, such as segment_margin=0.05")
+        given[name.strip()] = value.strip()
+    return given
+
+
+def overridden(limits: GateLimits, given: Mapping[str, Any]) -> GateLimits:
+    """Limits with some in place of theirs, as texts or numbers. ConfigError for one that cannot be."""
     known: dict[str, type[Any]] = {name: type(value) for name, value in asdict(GateLimits()).items()}
     values: dict[str, Any] = {}
-    for name, text in given.items():
+    for name, text in ((n, str(v)) for n, v in given.items()):
         if name not in known:
             raise ConfigError(f"unknown limit {name!r} of the gate; expected one of {', '.join(known)}")
         try:

@@ -39,7 +39,7 @@ def deployments(home: Path, *, seed: int) -> list[Any]:
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.types.entrypoint import EntrypointType
 
-    from flows.offline import loop
+    from flows.policies import loop
 
     one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     common: dict[str, Any] = {

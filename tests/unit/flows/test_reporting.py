@@ -12,7 +12,6 @@ import httpx
 import pytest
 
 from flows.commands.refresh import describe
-from flows.offline import loop
 from flows.offline import refresh as plain
 from flows.offline.crown import promoting, reconcile
 from flows.offline.deployed import _ended
@@ -20,6 +19,7 @@ from flows.offline.refresh import read_refreshes, refresh
 from flows.offline.tidy import tidy
 from flows.offline.train import Parts
 from flows.offline.unrecorded import keep, tell_kept
+from flows.policies import loop
 from infra.errors import ConfigError, EnvironmentError_, PromiseBroken
 from infra.files import append_line
 from infra.registry import open_registry

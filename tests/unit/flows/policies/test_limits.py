@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from flows.offline.gate import GateLimits
-from flows.policies.home import set_policy
 from flows.policies.limits import changed_components, limits_for, overridden
 from flows.policies.policy import parse_policy
 from infra.errors import ConfigError
@@ -64,7 +64,7 @@ def test_everything_is_new_in_a_first_release() -> None:
 
 
 def test_a_policy_s_limits_hold_and_the_strictest_of_several(home: Home) -> None:
-    set_policy(home, parse_policy(POLICY))
+    policy = parse_policy(POLICY)
     base = release()
     versions = ({"ranker": 1}, {"speller": 1}, {"ranker": 1, "speller": 1}, {"text_classifier": 1})
     others = [release(**v) for v in versions]
@@ -76,17 +76,18 @@ def test_a_policy_s_limits_hold_and_the_strictest_of_several(home: Home) -> None
                 path.write_bytes(b"any")
         publish(home, manifest)
     set_champion(home, base.release_id, at_us=1, by="gate")
-    ranker, indexes, both, neither = (limits_for(home, m.release_id) for m in others)
+    ranker, indexes, both, neither = (limits_for(home, m.release_id, policy) for m in others)
     assert ranker == GateLimits(margin=0.002, fewest=50, undecided="refuse")
     assert indexes == GateLimits(margin=0.05, size_mb=90)
     assert both == GateLimits(margin=0.002, fewest=30, undecided="refuse", size_mb=90)
     assert neither == GateLimits()
-    assert limits_for(home, "r-000000000000") == GateLimits()  # whoever judges it says that there is none
+    missing = "r-000000000000"
+    assert limits_for(home, missing, policy) == GateLimits()  # whoever judges it says that there is none
 
 
 def test_what_is_given_comes_before_the_policy() -> None:
     limits = GateLimits(margin=0.002, size_mb=90)
-    given = {"margin": "0.5", "fewest": "5", "undecided": "refuse"}
+    given = {"margin": "0.5", "fewest": 5, "undecided": "refuse"}
     assert overridden(limits, given) == replace(limits, margin=0.5, fewest=5, undecided="refuse")
     assert overridden(limits, {}) == limits
 
@@ -97,10 +98,11 @@ def test_what_is_given_comes_before_the_policy() -> None:
         ({"colour": "1"}, "unknown limit 'colour' of the gate; expected one of margin, undecided"),
         ({"margin": "much"}, "margin is 'much'; expected a number"),
         ({"fewest": "1.5"}, "fewest is '1.5'; expected a whole number"),
+        ({"fewest": 1.5}, "fewest is '1.5'; expected a whole number"),
         ({"margin": "-1"}, "margin is -1.0; expected 0 or more"),
         ({"undecided": "coin"}, "undecided is 'coin'; expected mean or refuse"),
     ],
 )
-def test_impossible_limits_are_one_line(given: dict[str, str], said: str) -> None:
+def test_impossible_limits_are_one_line(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         overridden(GateLimits(), given)

@@ -1,7 +1,8 @@
-"""The offline loop as Prefect flows: each task wraps a plain function of this package.
+"""The offline loop as Prefect flows: each task wraps a plain function of `flows/offline`.
 
 A flow reads as a table of contents. Everything here can be had without Prefect in
 `flows/offline/refresh.py`; here it gains schedules, one run at a time, states, logs and artifacts.
+The gate's limits are those of the home's policy, as for the same commands by hand.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from prefect.runtime import flow_run
 from flows.offline import refresh as plain
 from flows.offline.artifacts import artifacts_of, tell
 from flows.offline.backlog import cancel_missed
-from flows.offline.gate import GateLimits
 from flows.offline.ingest import ingest
 from flows.offline.inputs import Inputs, load_inputs
-from flows.offline.promote import promote, publish_parts
+from flows.offline.promote import Limits, promote, publish_parts
 from flows.offline.tidy import tidy
 from flows.offline.train import Parts
 from flows.offline.unrecorded import keep, tell_kept
+from flows.policies.limits import limits_in_force
 from infra.clock import open_clock
 from infra.cluster import mlflow_url
 from infra.errors import EnvironmentError_
@@ -84,7 +85,7 @@ def publish_task(settings: Settings, parts: Parts, inputs: Inputs) -> str:
 
 @task(name="promote", **BUSY, cache_policy=NO_CACHE)
 def promote_task(
-    settings: Settings, release_id: str | None, limits: GateLimits, inputs: Inputs | None = None
+    settings: Settings, release_id: str | None, limits: Limits, inputs: Inputs | None = None
 ) -> dict[str, Any]:
     """The gate, and the champion's alias and pointer."""
     return promote(settings, release_id=release_id, limits=limits, inputs=inputs)
@@ -127,12 +128,12 @@ def index_flow(home: str, seed: int = 7) -> str:
 def promote_flow(
     home: str,
     release_id: str | None = None,
-    margin: float = 0.01,
     seed: int = 7,
     gate: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Judge a release (default: the newest) and make it champion if it passes. `gate`: as of `refresh`."""
-    return promote_task(_settings(home, seed), release_id, _limits(margin, gate))
+    settings = _settings(home, seed)
+    return promote_task(settings, release_id, limits_in_force(settings.layout, gate))
 
 
 @flow(name="refresh", on_running=[cancel_missed])
@@ -142,15 +143,14 @@ def refresh_flow(
     fraction: float = 1.0,
     window_d: float | None = plain.WINDOW_D,
     start: str = "cold",
-    margin: float = 0.01,
     seed: int = 7,
     gate: dict[str, Any] | None = None,
     why: str = "by hand",
     half_life_d: float | None = None,
 ) -> dict[str, Any]:
-    """Ingest, retrain, rebuild, judge, promote. `gate`: limits, in place of the defaults with `margin`."""
+    """Ingest, retrain, rebuild, judge, promote. `gate`: limits by name, in place of the home's policy's."""
     settings = _settings(home, seed)
-    limits = _limits(margin, gate)
+    limits = limits_in_force(settings.layout, gate)
     plain.check_choices(component=component, fraction=fraction, start=start)
     steps: dict[str, Cost] = {}
     with exclusive(settings.layout.run / "refresh", "refresh"):
@@ -182,10 +182,6 @@ def _opened(
     release = champion_task(settings)
     inputs = load_inputs(settings.layout, window_d=window_d, fraction=fraction, half_life_d=half_life_d)
     return inputs, Parts.of(release)
-
-
-def _limits(margin: float, gate: dict[str, Any] | None) -> GateLimits:
-    return GateLimits(**({"margin": margin} if gate is None else gate))
 
 
 def _settings(home: str, seed: int) -> Settings:
