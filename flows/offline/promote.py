@@ -106,7 +106,8 @@ def promote(
 
     `limits`: of the gate, or what tells those of a release, None the default ones with this `margin`;
     `by_hand`: a user named the release, so that one that was rolled back is let in again. Returns
-    {"release_id", "promoted", "verdict", "champion"}; a promotion that was interrupted before and is finished now counts as promoted.
+    {"release_id", "promoted", "verdict", "champion"}; a promotion that was interrupted before and is
+    finished now counts as promoted.
 
     It is judged while others may promote or roll back, and judged again where the champion has changed
     meanwhile; EnvironmentError_ where that goes on.
