@@ -6,12 +6,15 @@ It asks before something is started, so that a lack is one clear line and not a 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import platform
 import random
 import shutil
 import socket
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,37 @@ import psutil
 from infra.errors import EnvironmentError_
 from infra.settings import REPOSITORY
 
-__all__ = ["describe_machine", "free_port", "require_disk", "require_port", "source_commit"]
+__all__ = [
+    "describe_machine",
+    "free_port",
+    "require_disk",
+    "require_port",
+    "sharp_timers",
+    "source_commit",
+]
 
 HOST = "127.0.0.1"
+
+
+_SET_TIMER_SLACK, _GET_TIMER_SLACK = 29, 30  # of prctl(2)
+
+
+@contextlib.contextmanager
+def sharp_timers() -> Iterator[None]:
+    """Wake this thread when its timers say, for who measures from a due time.
+
+    Linux may wake a thread 50 us late, to wake several at once. Elsewhere nothing is changed.
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    control = ctypes.CDLL(None, use_errno=True).prctl
+    before = control(_GET_TIMER_SLACK, 0, 0, 0, 0)
+    control(_SET_TIMER_SLACK, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        control(_SET_TIMER_SLACK, max(0, before), 0, 0, 0)
 
 
 def free_port(preferred: int = 0) -> int:

@@ -25,6 +25,7 @@ from components.load.http1 import ReplyReader, connect
 from components.load.reactions import OnReply, Outbox, ReactionCounts, packet_pair, react
 from components.load.result import CONNECTION_FAILED, TIMED_OUT, LoadResult, make_result
 from infra.errors import DataError
+from infra.machine import sharp_timers
 
 __all__ = ["run_closed", "run_trace"]
 
@@ -202,7 +203,8 @@ def run_trace(
     cpu_began = time.thread_time()
     try:
         began_ns, began_wall_us = time.perf_counter_ns(), time.time_ns() // 1_000
-        _drive(run, began_ns, should_stop)
+        with sharp_timers():
+            _drive(run, began_ns, should_stop)
         cpu_s = time.thread_time() - cpu_began
     finally:
         run.close()

@@ -27,6 +27,7 @@ from components.serving.engine import Engine, EngineConfig
 from components.serving.process import start_engine
 from data.schema import NONE_ID
 from data.shop import Request
+from infra.machine import sharp_timers
 from infra.settings import Home
 
 __all__ = ["main", "measure"]
@@ -64,7 +65,8 @@ def measure(
         warm = max(20, round(rate * seconds / 10))
         for k in range(warm):
             _call(engine, requests[k % len(requests)])
-        paced = _paced(engine, requests, warm, rate=rate, seconds=seconds, seed=seed)
+        with sharp_timers():
+            paced = _paced(engine, requests, warm, rate=rate, seconds=seconds, seed=seed)
         peak = _tight(engine, requests, warm + paced["calls"], seconds=seconds / 3)
     finally:
         engine.close()

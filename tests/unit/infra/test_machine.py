@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from infra.errors import EnvironmentError_
-from infra.machine import describe_machine, free_port, require_disk, require_port
+from infra.machine import describe_machine, free_port, require_disk, require_port, sharp_timers
 
 
 @pytest.fixture
@@ -66,3 +68,14 @@ def test_the_machine_is_described() -> None:
     assert machine["cores"] >= 1
     assert machine["memory_mb"] > 100
     assert machine["processor"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is Linux's")
+def test_timers_are_sharp_within_and_then_as_before() -> None:
+    def slack_ns() -> int:
+        return int(ctypes.CDLL(None).prctl(30, 0, 0, 0, 0))
+
+    before = slack_ns()
+    with sharp_timers():
+        assert slack_ns() == 1
+    assert slack_ns() == before
