@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from infra.settings import Home
@@ -21,6 +22,18 @@ os.environ.update(
         "RAY_USAGE_STATS_ENABLED": "0",
     }
 )
+
+
+# The same examples each time and no clock: a busy machine or an unlucky draw is no defect. To look for new
+# ones: pytest --hypothesis-profile default
+hypothesis.settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)

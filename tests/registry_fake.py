@@ -22,6 +22,7 @@ class FakeRegistry:
         self._releases: list[dict[str, Any]] = []
         self._manifests: dict[str, str] = {}
         self._champion: str | None = None
+        self._at_us = 0
 
     def log_training(self, component: str, *, key: str | None = None, **record: Mapping[str, Any]) -> str:
         """As Registry.log_training."""
@@ -126,7 +127,8 @@ class FakeRegistry:
             raise DataError(f"the champion is {self._champion}, expected {expected}")
         if self._champion == release_id:
             return
-        row["promoted_us"] = time.time_ns() // 1_000
+        self._at_us = max(time.time_ns() // 1_000, self._at_us + 1)  # two in a microsecond are told apart
+        row["promoted_us"] = self._at_us
         row["promotions"].append({"wall_us": row["promoted_us"], "by": by})
         self._champion = release_id
 

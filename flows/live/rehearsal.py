@@ -6,6 +6,7 @@ trying a world before it goes live.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from components.search.pipeline import PipelineConfig
 from components.serving.engine import Engine, EngineConfig
 from components.serving.evaluation import evaluation_shop
+from components.serving.shadow import ShadowLimits
 from data.journal import JournalWriter
 from data.replica import current_state
 from data.shop import Shop
@@ -28,6 +31,12 @@ from infra.settings import Settings
 from models.release import champion, load_release
 
 __all__ = ["Rehearsal", "feed", "rehearse"]
+
+_UNHURRIED = EngineConfig(  # nothing is left out or refused for the time that it takes
+    writer="rehearsal",
+    pipeline=PipelineConfig(deadline_ms=None),
+    limits=ShadowLimits(free_ms=math.inf, pause_s=0.0, rest=0.0),
+)
 
 
 @dataclass
@@ -62,7 +71,7 @@ def rehearse(
         raise ShelflifeError("a rehearsal needs a first release; call refresh before")
     frozen_release, frozen_state = load_release(layout, first), current_state(layout)
     clock = ManualClock(world.start_of(first_day))
-    engine = Engine(layout, clock, config=EngineConfig(writer="rehearsal"))
+    engine = Engine(layout, clock, config=_UNHURRIED)
     engine.start()
     catalogue = JournalWriter(layout.journal / "catalogue", clock=clock)
     done = Rehearsal()

@@ -31,7 +31,7 @@ def follow(home: Home) -> Iterator[Follow]:
     yield begin
     stopped.set()
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -42,7 +42,7 @@ def promote(home: Home, release_id: str) -> None:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.002)

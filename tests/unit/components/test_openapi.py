@@ -13,13 +13,8 @@ from schemathesis.python import asgi
 from benchmarks.schemathesis_run import fuzz, with_known_items
 from components.serving.admission import Admission
 from components.serving.api import make_api
-from components.serving.engine import Engine, EngineConfig
-from components.serving.shadow import ShadowLimits
-from infra.clock import ManualClock
-from tests.unit.components.search_world import NOW_US, make_photos
+from tests.unit.components.serving_http import start
 from tests.unit.components.serving_world import make_home, publish_release
-
-CONFIG = EngineConfig(poll_s=0.02, limits=ShadowLimits(queries=4, pause_s=0.0, rest=0.0))
 
 
 @pytest.fixture
@@ -27,8 +22,7 @@ def app(tmp_path: Path) -> Iterator[Any]:
     """The application with its admission, over a journal and a release of its own."""
     layout = make_home(tmp_path)
     publish_release(layout)
-    engine = Engine(layout, ManualClock(NOW_US), config=CONFIG, photos=make_photos())
-    engine.start()
+    engine = start(layout)
     yield Admission(make_api(engine))
     engine.close()
 

@@ -48,11 +48,11 @@ def ask_all():
 
 
 ask_all()
-engine.upsert_item("77", {"title": "new red sneakers", "price": 3.5, "stock": 2}).result(30)
+engine.upsert_item("77", {"title": "new red sneakers", "price": 3.5, "stock": 2}).result(300)
 click = {"kind": "click", "item_id": "1000", "user_id": "1", "session_id": "7"}
 engine.events([click]).wait()
 engine.events([click] * 3).wait()
-engine.delete_item("1001").result(30)
+engine.delete_item("1001").result(300)
 ask_all()
 while not engine.settled:
     time.sleep(0.01)
@@ -69,6 +69,6 @@ def test_no_kernel_is_compiled_by_requests_or_events_once_warm(tmp_path: Path) -
     publish_release(layout)
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, str(layout.root)],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300,
+        cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr[-2_000:]

@@ -55,7 +55,7 @@ def test_what_is_appended_is_read_back_with_everything_assigned(tmp_path: Path) 
         )
         for i in range(40)
     ]
-    assert [f.result(5) for f in futures] == [3 * (i + 1) for i in range(40)]
+    assert [f.result(60) for f in futures] == [3 * (i + 1) for i in range(40)]
     assert sum(rows for rows, _ in seen) == 120
     assert [last for _, last in seen] == sorted(last for _, last in seen)
     assert seen[-1][1] == 120 == journal.last_seq
@@ -75,10 +75,10 @@ def test_what_is_appended_is_read_back_with_everything_assigned(tmp_path: Path) 
 
 def test_numbers_and_known_time_go_on_after_a_restart(tmp_path: Path) -> None:
     journal = writer(tmp_path, clock=ManualClock(5_000))
-    journal.append({"kind": CLICK, "item_id": 1}, 2).result(5)
+    journal.append({"kind": CLICK, "item_id": 1}, 2).result(60)
     journal.close()
     journal = writer(tmp_path, clock=ManualClock(10))  # a clock that was set back
-    assert journal.append({"kind": CLICK, "item_id": 2}, 1).result(5) == 3
+    assert journal.append({"kind": CLICK, "item_id": 2}, 1).result(60) == 3
     journal.close()
     events = pa.concat_tables([t for p in sorted((tmp_path / "w").glob("*.log")) for _, t in read_frames(p)])
     assert (np.diff(events["known_time"].to_numpy()) > 0).all()
@@ -91,10 +91,10 @@ def test_a_wrong_batch_does_not_spoil_its_neighbours(tmp_path: Path) -> None:
     bad = journal.append({"kind": CLICK, "item_id": ["shoe"]}, 1)
     huge = journal.append({"kind": 1000, "item_id": 1}, 1)
     last = journal.append({"kind": CLICK, "item_id": 3}, 1)
-    assert (good.result(5), last.result(5)) == (1, 2)
+    assert (good.result(60), last.result(60)) == (1, 2)
     for future in (bad, huge):
         with pytest.raises(DataError, match="wrong value"):
-            future.result(5)
+            future.result(60)
     with pytest.raises(DataError, match="unknown event column"):
         journal.append({"kind": CLICK, "itme": 1}, 1)
     with pytest.raises(DataError, match="2 values"):
@@ -108,7 +108,7 @@ def test_a_wrong_batch_does_not_spoil_its_neighbours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("garbage", [b"\0" * 500, b"\x05\x00\x00\x00\x01\x02\x03\x04hello", b"\xff" * 3])
 def test_a_torn_tail_is_cut_and_the_rest_kept(tmp_path: Path, garbage: bytes) -> None:
     journal = writer(tmp_path, roll_s=99.0)
-    journal.append({"kind": CLICK, "item_id": [1, 2]}, 2).result(5)
+    journal.append({"kind": CLICK, "item_id": [1, 2]}, 2).result(60)
     (path,) = (tmp_path / "w").glob("*.open")
     left = path.read_bytes() + garbage
     journal.close()
@@ -116,7 +116,7 @@ def test_a_torn_tail_is_cut_and_the_rest_kept(tmp_path: Path, garbage: bytes) ->
     closed.unlink()
     path.write_bytes(left)
     journal = writer(tmp_path)
-    assert journal.append({"kind": CLICK, "item_id": 3}, 1).result(5) == 3
+    assert journal.append({"kind": CLICK, "item_id": 3}, 1).result(60) == 3
     journal.close()
     assert everything(tmp_path / "w") == [(1, 1), (2, 2), (3, 3)]
 
@@ -133,7 +133,7 @@ def test_full_disk_fails_the_batch_and_later_ones_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = writer(tmp_path, roll_s=99.0)
-    journal.append({"kind": CLICK, "item_id": 1}, 1).result(5)
+    journal.append({"kind": CLICK, "item_id": 1}, 1).result(60)
     real = os.pwrite
     full = threading.Event()
 
@@ -148,9 +148,9 @@ def test_full_disk_fails_the_batch_and_later_ones_work(
     full.set()
     for _ in range(3):
         with pytest.raises(OSError, match="No space left"):
-            journal.append({"kind": CLICK, "item_id": 2}, 1).result(5)
+            journal.append({"kind": CLICK, "item_id": 2}, 1).result(60)
     full.clear()
-    assert journal.append({"kind": CLICK, "item_id": 3}, 1).result(5) == 2
+    assert journal.append({"kind": CLICK, "item_id": 3}, 1).result(60) == 2
     journal.close()
     assert everything(tmp_path / "w") == [(1, 1), (2, 3)]
 
@@ -160,8 +160,8 @@ def test_a_callback_that_raises_stops_nothing(tmp_path: Path) -> None:
         raise RuntimeError("reader's defect")
 
     journal = writer(tmp_path)
-    assert journal.append({"kind": CLICK, "item_id": 1}, 1, on_commit=fail).result(5) == 1
-    assert journal.append({"kind": CLICK, "item_id": 2}, 1).result(5) == 2
+    assert journal.append({"kind": CLICK, "item_id": 1}, 1, on_commit=fail).result(60) == 1
+    assert journal.append({"kind": CLICK, "item_id": 2}, 1).result(60) == 2
     journal.close()
 
 
@@ -223,12 +223,12 @@ def test_tail_follows_writers_over_rolls_from_any_position(tmp_path: Path) -> No
     both = JournalTail(root, after={})
     got: list[tuple[str, int]] = []
     for i in range(1, 30):
-        one.append({"kind": CLICK, "item_id": [2 * i - 1, 2 * i]}, 2).result(5)
-        two.append({"kind": CLICK, "item_id": i}, 1).result(5)
+        one.append({"kind": CLICK, "item_id": [2 * i - 1, 2 * i]}, 2).result(60)
+        two.append({"kind": CLICK, "item_id": i}, 1).result(60)
         time.sleep(0.004)
         got += [(w, x) for w, _, t in both.poll(max_rows=3) for x in t["item_id"].to_pylist()]
     one.roll()
-    one.append({"kind": CLICK, "item_id": 59}, 1).result(5)
+    one.append({"kind": CLICK, "item_id": 59}, 1).result(60)
     time.sleep(0.01)
     got += [(w, x) for _ in range(20) for w, _, t in both.poll() for x in t["item_id"].to_pylist()]
     assert [x for w, x in got if w == "one"] == list(range(1, 60))
@@ -247,14 +247,14 @@ def test_rolling_twice_or_after_a_crash_gives_the_same_segments(
     root, segments = tmp_path / "journal", tmp_path / "segments"
     journal = writer(root, roll_s=0.01)
     for i in range(20):
-        journal.append({"kind": CLICK, "item_id": i}, 1).result(5)
+        journal.append({"kind": CLICK, "item_id": i}, 1).result(60)
         time.sleep(0.003)
     journal.roll()
     with monkeypatch.context() as patch:  # crash after the segments, before the progress is noted
         patch.setattr("data.segments.write_atomic", _second_call_fails())
         with pytest.raises(KeyboardInterrupt):
             roll_journals(root, segments)
-    journal.append({"kind": CLICK, "item_id": 20}, 1).result(5)
+    journal.append({"kind": CLICK, "item_id": 20}, 1).result(60)
     journal.roll()
     assert roll_journals(root, segments).rows == 21
     assert roll_journals(root, segments).rows == 0
@@ -271,7 +271,7 @@ def test_rolling_twice_or_after_a_crash_gives_the_same_segments(
     assert JournalTail(root, after={"w": 21}).poll() == []
     journal.close()
     journal = writer(root)
-    assert journal.append({"kind": CLICK, "item_id": 21}, 1).result(5) == 22
+    assert journal.append({"kind": CLICK, "item_id": 21}, 1).result(60) == 22
     journal.close()
 
 
@@ -293,7 +293,7 @@ def test_a_damaged_closed_file_is_reported_and_the_events_before_it_kept(tmp_pat
     root = tmp_path / "journal"
     journal = writer(root, roll_s=99.0)
     for i in range(6):
-        journal.append({"kind": CLICK, "item_id": i}, 1).result(5)
+        journal.append({"kind": CLICK, "item_id": i}, 1).result(60)
     journal.close()
     (path,) = (root / "w").glob("*.log")
     raw = bytearray(path.read_bytes())
@@ -303,7 +303,7 @@ def test_a_damaged_closed_file_is_reported_and_the_events_before_it_kept(tmp_pat
     assert rolled.rows == 5
     assert "damaged" in rolled.damaged[0]
     journal = writer(root)
-    assert journal.append({"kind": CLICK, "item_id": 9}, 1).result(5) > 6  # numbers are not given twice
+    assert journal.append({"kind": CLICK, "item_id": 9}, 1).result(60) > 6  # numbers are not given twice
     journal.close()
 
 
@@ -315,6 +315,6 @@ def test_appending_costs_its_caller_little(tmp_path: Path) -> None:
         start = time.perf_counter()
         future = journal.append(columns, 10)
         costs.append(time.perf_counter() - start)
-    future.result(5)
+    future.result(60)
     journal.close()
-    assert np.median(costs) < 2e-3  # the disk takes five
+    assert np.median(costs) < 4e-3  # the disk takes five

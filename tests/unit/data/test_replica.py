@@ -29,12 +29,12 @@ class Writer:
         return self.journal.append(
             {"kind": ITEM_UPSERT, "item_id": items, "payload": [f'{{"title": "shoe {i}"}}' for i in items]},
             len(items),
-        ).result(5)
+        ).result(60)
 
     def click(self, item: int, times: int = 1) -> int:
         return self.journal.append(
             {"kind": CLICK, "item_id": item, "user_id": 7, "session_id": 1}, times
-        ).result(5)
+        ).result(60)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_own_events_are_applied_once(layout: Home) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(State, "apply", apply)
-        writer.journal.append({"kind": ITEM_DELETE, "item_id": 1}, 1, on_commit=replica.apply_own).result(5)
+        writer.journal.append({"kind": ITEM_DELETE, "item_id": 1}, 1, on_commit=replica.apply_own).result(60)
         assert not replica.state.alive[replica.state.item_row(1)]  # when acknowledged it is applied here
         assert replica.poll() == 0
     assert rows == [1]
@@ -106,7 +106,7 @@ def test_following_keeps_up_and_holds_the_lock_for_few_rows(
     monkeypatch.setattr(State, "apply", watch)
     replica.start_following(0.005)
     last = writer.click(1, times=1800)
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while replica.applied["other"] < last and time.monotonic() < until:
         time.sleep(0.005)
     replica.stop()
@@ -169,7 +169,7 @@ def test_a_damaged_pointer_or_state_is_one_clear_error(layout: Home) -> None:
 
 def test_searches_of_nobody_change_no_catalogue(layout: Home) -> None:
     writer = Writer(layout, "w")
-    writer.journal.append({"kind": SEARCH, "query": "shoe"}, 5).result(5)
+    writer.journal.append({"kind": SEARCH, "query": "shoe"}, 5).result(60)
     replica = settled(StateReplica(layout))
     assert replica.state.n_items == 0
     assert replica.applied == {"w": 5}

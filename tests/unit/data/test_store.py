@@ -274,7 +274,7 @@ def test_how_far_each_journal_is_in(layout: Home) -> None:
     journal = JournalWriter(
         layout.journal / "r1", clock=ManualClock((T0 // HOUR_US + 1) * HOUR_US - 3), roll_s=99.0
     )
-    journal.append({"kind": [SEARCH] * 6}, 6).result(5)  # over the hour: two segments
+    journal.append({"kind": [SEARCH] * 6}, 6).result(60)  # over the hour: two segments
     journal.roll()
     first, second = roll_journals(layout.journal, layout.segments).paths
     hidden = second.with_name(".hidden")
@@ -283,7 +283,7 @@ def test_how_far_each_journal_is_in(layout: Home) -> None:
     assert (report.rows, report.applied) == (13, {})
     hidden.rename(second)
     assert ingest(layout).applied == {"r1": 6}
-    journal.append({"kind": ORDER, "item_id": 3}, 1).result(5)
+    journal.append({"kind": ORDER, "item_id": 3}, 1).result(60)
     journal.close()
     roll_journals(layout.journal, layout.segments)
     assert ingest(layout).applied == {"r1": 7}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.search.pipeline import PipelineConfig
 from components.search.queries import QueryMemory
 from components.serving.engine import Engine, EngineConfig
 from components.serving.shadow import ShadowLimits
@@ -98,7 +100,13 @@ def journalled(tmp_path: Path) -> Home:
     """A home in which two releases of different encoders answered in turn, by direct calls."""
     layout = make_home(tmp_path)
     names = [publish_release(layout), publish_release(layout, number=1, seed=2, promote=False)]
-    config = EngineConfig(follow=False, limits=ShadowLimits(queries=4, pause_s=0.0, rest=0.0))
+    config = (
+        EngineConfig(  # neither a late request nor a release that seems slow, however busy the machine is
+            follow=False,
+            pipeline=PipelineConfig(deadline_ms=None),
+            limits=ShadowLimits(queries=4, free_ms=math.inf, pause_s=0.0, rest=0.0),
+        )
+    )
     engine = Engine(layout, ManualClock(NOW_US), config=config)
     engine.start()
     try:

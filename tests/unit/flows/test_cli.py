@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,7 +67,7 @@ def fresh(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env={**env, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 
@@ -260,8 +260,9 @@ def test_progress_goes_to_standard_error(run: Run, ingest: Callable[..., None], 
 
 
 def test_progress_writes_a_line_a_message_where_there_is_no_terminal(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sessions, "time", SimpleNamespace(monotonic=lambda: 5.0))  # it stands still
     session = sessions.Session(Settings(home=tmp_path), as_json=False)
     with session.progress("train") as say:
         say("epoch", 1, 0.12345)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from components.search.live import ReleaseView
-from components.search.pipeline import SearchPipeline
+from components.search.pipeline import PipelineConfig, SearchPipeline
 from data.labels import labels_path
 from data.replica import current_state
 from data.shop import Request
@@ -44,7 +44,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory, migrated_registry: Path) -> S
 @pytest.fixture(scope="module")
 def pipeline(shop: Settings) -> SearchPipeline:
     release, state = opened_release(shop, None), current_state(shop.layout)
-    return SearchPipeline(release, ReleaseView(release, state), state)
+    unhurried = PipelineConfig(deadline_ms=None)  # however busy the machine is
+    return SearchPipeline(release, ReleaseView(release, state), state, config=unhurried)
 
 
 def found(pipeline: SearchPipeline, query: str) -> list[Product]:

@@ -269,7 +269,7 @@ def test_every_step_of_a_refresh_has_its_cost(shop: Settings) -> None:
         assert set(cost) == {"cpu_s", "wall_s", "peak_mb", "read_mb", "disk_mb"}, name
         assert cost["peak_mb"] > 50
     whole = sum(cost["cpu_s"] for cost in report["steps"].values())
-    assert whole == pytest.approx(report["cpu_s"], abs=0.3)
+    assert whole == pytest.approx(report["cpu_s"], abs=0.3, rel=0.2)
     assert read_refreshes(shop.layout)[-1]["steps"] == report["steps"]
     registry = open_registry(shop.layout.mlflow)
     assert isinstance(registry, MlflowRegistry)

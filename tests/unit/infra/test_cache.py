@@ -77,9 +77,14 @@ def test_two_at_once_make_it_once(tmp_path: Path) -> None:
     made: list[int] = []
     said: list[str] = []
 
+    def waiting() -> list[str]:
+        return [s for s in said if "waiting" in s]
+
     def slowly(into: Path) -> None:
         made.append(1)
-        time.sleep(0.15)
+        until = time.monotonic() + 60
+        while len(waiting()) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
         write(into)
 
     threads = [
@@ -90,7 +95,7 @@ def test_two_at_once_make_it_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(made) == 1
-    assert len([s for s in said if "waiting" in s]) == 2
+    assert len(waiting()) == 2
 
 
 def test_waiting_for_ever_is_an_error(tmp_path: Path) -> None:

@@ -17,21 +17,21 @@ import pytest
 from infra import processes
 from infra.errors import EnvironmentError_, ShelflifeError
 
-SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 DEAF = [
     sys.executable,
     "-c",
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); "
-    "time.sleep(60)",
+    "time.sleep(600)",
 ]
 FAMILY = [
     sys.executable,
     "-c",
     "import subprocess, sys, time\n"
-    "sleep = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+    "sleep = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
     "child = subprocess.Popen(sleep, start_new_session=True)\n"
     "print(child.pid, flush=True)\n"
-    "time.sleep(60)",
+    "time.sleep(600)",
 ]
 
 
@@ -49,7 +49,7 @@ def runs(pid: int) -> bool:
         return False
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "it never came true"
@@ -129,10 +129,10 @@ def test_an_orphan_without_its_environment_is_known_by_session_and_open_files(
     code = (
         "import subprocess, sys, time\n"
         f"log = open({str(scratch / 'agent.log')!r}, 'w')\n"
-        "sleep = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
         "child = subprocess.Popen(sleep, env={}, stdout=log)\n"
         "print(child.pid, flush=True)\n"
-        "time.sleep(60)"
+        "time.sleep(600)"
     )
     parent = processes.start(run, "host", [sys.executable, "-c", code], scratch=scratch)
     child = int(first_line(run, "host"))
@@ -185,7 +185,7 @@ def test_a_torn_record_is_ignored_and_removed(run: Path) -> None:
 def test_waiting_for_a_process_that_dies_names_its_last_words(run: Path) -> None:
     processes.start(run, "dies", [sys.executable, "-c", "raise SystemExit('no such port')"])
     with pytest.raises(ShelflifeError, match=r"dies ended; its log .*dies\.log ends with: no such port"):
-        processes.wait_ready(run, "dies", lambda: False, timeout_s=10)
+        processes.wait_ready(run, "dies", lambda: False, timeout_s=60)
 
 
 def test_waiting_is_bounded(run: Path) -> None:
@@ -221,17 +221,21 @@ def test_a_home_is_held_by_one_command_at_a_time(run: Path) -> None:
 
 
 def test_niceness_goes_to_the_session_too_where_the_kernel_schedules_by_sessions(tmp_path: Path) -> None:
-    record = processes.start(
-        tmp_path, "sleeper", [sys.executable, "-c", "import time; time.sleep(60)"], nice=5
-    )
+    nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 7)
+    record = processes.start(tmp_path, "sleeper", SLEEP)
     try:
-        processes.be_nice(record.pid, 11)
-        assert os.getpriority(os.PRIO_PROCESS, record.pid) == 11
+        processes.be_nice(record.pid, nice)
+        assert os.getpriority(os.PRIO_PROCESS, record.pid) == nice
         group = Path(f"/proc/{record.pid}/autogroup")
         # Absent or empty where the kernel does not schedule by sessions.
-        if group.exists() and (words := group.read_text().split()):
-            assert words[-1] == "11"
+        if group.exists() and group.read_text().split():
+
+            def taken() -> bool:  # the kernel lets a user without privileges change one each 100 ms
+                processes.be_nice(record.pid, nice)
+                return group.read_text().split()[-1] == str(nice)
+
+            until(taken)
             # Empty, too, for a process that was given to no session of its own.
-            assert Path("/proc/self/autogroup").read_text().split()[-1:] != ["11"]
+            assert Path("/proc/self/autogroup").read_text().split()[-1:] != [str(nice)]
     finally:
         processes.stop(tmp_path, "sleeper", grace_s=1.0)
