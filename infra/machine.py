@@ -59,10 +59,10 @@ def sharp_timers() -> Iterator[None]:
 def free_port(preferred: int = 0) -> int:
     """`preferred` if it is free on 127.0.0.1, else any free port; 0 prefers none.
 
-    Of the others those below what the system gives to connections come first: until a server that is told
-    the port has bound it, no connection of another program takes it.
+    Of the others those below what Ray Serve gives to replicas and the system to connections come first: until
+    a server that is told the port has bound it, nothing else takes it.
     """
-    others = random.SystemRandom().sample(range(16_384, 32_768), 32)
+    others = random.SystemRandom().sample(range(16_384, 30_000), 32)
     for port in ([preferred] if preferred else []) + others + [0]:
         with contextlib.suppress(OSError), _bind(port) as s:
             return int(s.getsockname()[1])
