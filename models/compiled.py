@@ -10,41 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infra.errors import DataError
 from models.tree_kernel import ALL, scores_into
+from models.tree_tables import SPARE_LEAVES, Tables
 
-__all__ = ["CompiledTrees", "Tables", "compile_trees"]
+__all__ = ["CompiledTrees", "compile_trees"]
 
 _MOST_LEAVES = 32
 _MOST_CODE = 1 << 20
 _CATEGORICAL, _DEFAULT_LEFT = 1, 2
 _MISSING_NONE, _MISSING_NAN = 0, 2
-
-
-class Tables(NamedTuple):
-    """Numeric conditions by tree (tree t: `starts[t]` to `starts[t + 1]`), leaves, and categories.
-
-    Categories of feature `cat_features[c]`: code x has slot `slots[slot_starts[c] + 1 + x]`, one that is in
-    no condition `slots[slot_starts[c]]`; `cat_words[slot, t]` are the leaves of tree t that its conditions on
-    the feature leave.
-    """
-
-    starts: NDArray[np.int32]
-    features: NDArray[np.int32]
-    thresholds: NDArray[np.float32]
-    nan_right: NDArray[np.bool_]
-    words: NDArray[np.uint32]
-    leaf_starts: NDArray[np.int32]
-    leaves: NDArray[np.float64]
-    cat_features: NDArray[np.int32]
-    slot_starts: NDArray[np.int32]
-    slots: NDArray[np.int32]
-    cat_words: NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
@@ -161,19 +140,23 @@ def _tables(trees: list[_Tree]) -> Tables:
         slot_starts.append(slot_starts[-1] + len(slot_of))
         cat_words.append(words)
         first_slot += len(words)
-    return Tables(
+    leaves = [value for tree in trees for value in tree.leaves]
+    tables = Tables(
         starts=np.cumsum([0, *(len(tree.numeric) for tree in trees)]).astype(np.int32),
         features=np.array([f for f, _, _, _ in conditions], np.int32),
         thresholds=_rounded_down(np.array([t for _, t, _, _ in conditions], np.float64)),
         nan_right=np.array([right for _, _, right, _ in conditions], np.bool_),
         words=np.array([word for _, _, _, word in conditions], np.uint32),
         leaf_starts=np.cumsum([0, *(len(tree.leaves) for tree in trees)]).astype(np.int32),
-        leaves=np.array([value for tree in trees for value in tree.leaves], np.float64),
+        leaves=np.array(leaves + [0.0] * SPARE_LEAVES, np.float64),
         cat_features=np.array(cat_features, np.int32),
         slot_starts=np.array(slot_starts, np.int32),
         slots=np.concatenate(slots),
         cat_words=np.concatenate(cat_words),
     )
+    for array in tables:
+        array.setflags(write=False)  # as mapped ones are: compiled code is of one kind
+    return tables
 
 
 def _on(trees: list[_Tree], feature: int) -> Iterator[tuple[int, set[int], int]]:

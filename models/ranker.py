@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from data.fractions import in_fraction
 from infra.errors import DataError
+from infra.files import sha256_file
 from models.boosting import GAINS, RankerConfig, Task, Trees, grow, train_and_valid
 from models.candidate_features import FEATURE_SCHEMA, FEATURES
 from models.checkpoints import Checkpoint
@@ -24,35 +25,52 @@ from models.compiled import CompiledTrees, compile_trees
 from models.examination import PRIOR_RATE, Examination, places
 from models.metrics import grouped_dcg
 from models.training_rows import TrainingRows
+from models.tree_tables import map_tables, mapped, write_tables
 
 __all__ = ["GAINS", "Ranker", "RankerConfig"]
 
 _PROBES = 256
+_AT_A_TIME = 32  # of the probes
 _PARITY = 1e-9  # largest difference from the interpreted Booster that is let through
+_TEXT, _PROBE, _EXPECTED, _TABLES, _ABOUT = (
+    "ranker.txt",
+    "probe.npy",
+    "expected.npy",
+    "tables.bin",
+    "ranker.json",
+)
 CHUNK = 20  # trees of one
 
 
 class Ranker:
-    """Scores candidates; higher is better. `predict` uses the compiled trees once it was loaded."""
+    """Scores candidates; higher is better. `predict` uses the compiled trees once it was loaded.
+
+    A loaded one's text, tables and probe are mapped files: next to nothing of it is the process' own memory,
+    until `contributions` asks for LightGBM's own form of the trees.
+    """
 
     def __init__(
         self,
-        model: str,
+        model: str | NDArray[np.uint8],
         probe: NDArray[np.float32],
         *,
         trees: int,
         examination: Examination | None = None,
         compiled: CompiledTrees | None = None,
     ) -> None:
-        """`model`: LightGBM's text form; `probe`: float32 rows that parity is checked on.
+        """`model`: LightGBM's text form, or its UTF-8; `probe`: float32 rows that parity is checked on.
 
         `trees` 0: one leaf, the same score for all.
         """
-        self._model = model
+        self._text = model
         self._probe = probe
         self._compiled = compiled
         self.trees = trees
         self.examination = examination or Examination()
+
+    @property
+    def _model(self) -> str:
+        return self._text if isinstance(self._text, str) else self._text.tobytes().decode()
 
     @property
     def is_compiled(self) -> bool:
@@ -157,43 +175,69 @@ class Ranker:
         return float(found[some].mean()), np.where(some, found, np.nan)
 
     def save(self, folder: Path) -> None:
-        """Write `ranker.txt`, `probe.npy`, `expected.npy` and `ranker.json` into a folder."""
+        """Write the model's text, what compiled code goes through instead, and scores to hold both to."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "ranker.txt").write_text(self._model)
+        model = self._model
+        (folder / _TEXT).write_bytes(model.encode())
         expected = self._booster.predict(self._probe.astype(np.float64), raw_score=True, num_threads=1)
-        np.save(folder / "probe.npy", self._probe)
-        np.save(folder / "expected.npy", expected)
+        np.save(folder / _PROBE, self._probe)
+        np.save(folder / _EXPECTED, expected)
         about = {"feature_schema": FEATURE_SCHEMA, "features": FEATURES, "trees": self.trees}
         about["examination_rate"] = self.examination.rate
-        (folder / "ranker.json").write_text(json.dumps(about))
+        compiled = compile_trees(model)
+        if compiled is not None:
+            about["tables"] = {
+                "of": sha256_file(folder / _TEXT),
+                "width": compiled.width,
+                **write_tables(folder / _TABLES, compiled.tables),
+            }
+        (folder / _ABOUT).write_text(json.dumps(about))
 
     @classmethod
     def load(cls, folder: Path) -> Ranker:
-        """Read a ranker and compile it, if that gives the very scores that it gave.
+        """Map a ranker, if its trees give the very scores that they gave.
 
-        Raises DataError where it was trained on other features, or gives other scores than it did.
+        Tables that are not of its text, or were written by other code, are made anew from the text. Raises
+        DataError where it was trained on other features, or gives other scores than it did.
         """
-        about = json.loads((folder / "ranker.json").read_text())
+        about = json.loads((folder / _ABOUT).read_text())
         if about["feature_schema"] != FEATURE_SCHEMA:
             raise DataError(
                 f"the ranker in {folder} was trained on feature schema {about['feature_schema']}, "
                 f"expected {FEATURE_SCHEMA}; retrain it with `shelflife refresh --component ranker`"
             )
-        probe, expected = np.load(folder / "probe.npy"), np.load(folder / "expected.npy")
-        model = (folder / "ranker.txt").read_text()
-        compiled = compile_trees(model)
-        walked = expected if compiled is None else compiled.predict(probe)
+        probe = np.load(folder / _PROBE, mmap_mode="r", allow_pickle=False)
+        expected = np.load(folder / _EXPECTED, mmap_mode="r", allow_pickle=False)
+        compiled = _mapped_trees(folder, about.get("tables"))
+        text = mapped(folder / _TEXT)
+        if compiled is None or not _agree(_walked(compiled, probe), expected):
+            compiled = compile_trees(text.tobytes().decode())
+        walked = expected if compiled is None else _walked(compiled, probe)
         if not (np.isfinite(expected).all() and np.isfinite(walked).all()):  # LightGBM may abort on such
             raise DataError(f"the ranker in {folder} gives scores that are not numbers; train it again")
         if not _agree(walked, expected):
             compiled = None
         examination = Examination(float(about.get("examination_rate", PRIOR_RATE)))
-        ranker = cls(model, probe, trees=about["trees"], examination=examination, compiled=compiled)
-        if not _agree(ranker.predict(probe), expected):
+        ranker = cls(text, probe, trees=about["trees"], examination=examination, compiled=compiled)
+        if compiled is None and not _agree(ranker.predict(probe), expected):
             raise DataError(
                 f"the ranker in {folder} does not give the scores that it gave when it was trained"
             )
         return ranker
+
+
+def _mapped_trees(folder: Path, about: dict[str, Any] | None) -> CompiledTrees | None:
+    """The trees of the folder's tables; None where there are none, or they were made of another text."""
+    if about is None or about["of"] != sha256_file(folder / _TEXT):
+        return None
+    tables = map_tables(folder / _TABLES, about, width=about["width"])
+    return None if tables is None else CompiledTrees(tables, about["width"])
+
+
+def _walked(trees: CompiledTrees, probe: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Scores of mapped rows, which are copied a few at a time: compiled code is made for a process' own."""
+    parts = range(0, len(probe), _AT_A_TIME)
+    return np.concatenate([trees.predict(np.array(probe[i : i + _AT_A_TIME])) for i in parts])
 
 
 def _agree(scores: NDArray[np.float64], expected: NDArray[np.float64]) -> bool:

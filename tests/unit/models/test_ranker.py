@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tracemalloc
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -164,3 +166,73 @@ def test_tampered_trees_are_refused(tmp_path: Path) -> None:
     model.write_text("\n".join(lines) + "\n")
     with pytest.raises(DataError, match="does not give the scores"):
         Ranker.load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved ranker; tests work on copies."""
+    folder = tmp_path_factory.mktemp("ranker")
+    Ranker.fit(rows(1), seed=3, config=CONFIG)[0].save(folder)
+    return folder
+
+
+def test_mapped_trees_score_as_those_of_the_text(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    mapped = Ranker.load(tmp_path)
+    (tmp_path / "tables.bin").unlink()  # as in releases made before there were any
+    parsed = Ranker.load(tmp_path)
+    assert mapped.is_compiled
+    assert parsed.is_compiled
+    x = rows(5).features
+    np.testing.assert_array_equal(mapped.predict(x), parsed.predict(x))
+    mapped.save(tmp_path / "again")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "again").iterdir()} == {
+        p.name: p.read_bytes() for p in saved.iterdir()
+    }
+
+
+def test_trees_too_large_for_tables_are_interpreted(tmp_path: Path) -> None:
+    config = replace(CONFIG, max_trees=8, num_leaves=40, min_data_in_leaf=5)
+    ranker, _ = Ranker.fit(rows(1), seed=3, config=config)
+    ranker.save(tmp_path)
+    assert not (tmp_path / "tables.bin").exists()
+    loaded, x = Ranker.load(tmp_path), rows(5).features
+    assert not loaded.is_compiled
+    np.testing.assert_array_equal(loaded.predict(x), ranker.predict(x))
+
+
+def test_a_loaded_ranker_outlives_its_folder(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "a")
+    ranker, x = Ranker.load(tmp_path / "a"), rows(5).features[:50]
+    shutil.rmtree(tmp_path / "a")
+    np.testing.assert_allclose(ranker.contributions(x).sum(axis=1), ranker.predict(x), rtol=0, atol=1e-9)
+
+
+def test_tables_of_another_text_or_with_other_scores_are_made_anew(saved: Path, tmp_path: Path) -> None:
+    x = rows(5).features
+    expected = Ranker.load(saved).predict(x)
+    for name, change in (("ranker.txt", b"\n"), ("tables.bin", None)):
+        folder = tmp_path / name
+        shutil.copytree(saved, folder)
+        data = (folder / name).read_bytes()
+        # A line more in the text; another word in place of each in the tables, within all bounds.
+        (folder / name).write_bytes(data + change if change else data.replace(data[-64:], bytes(64)))
+        ranker = Ranker.load(folder)
+        assert ranker.is_compiled
+        np.testing.assert_array_equal(ranker.predict(x), expected)
+
+
+def test_a_loaded_ranker_is_next_to_none_of_the_process_own_memory(saved: Path) -> None:
+    Ranker.load(saved)  # compiled code, modules
+    size = sum(path.stat().st_size for path in saved.iterdir())
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        ranker = Ranker.load(saved)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ranker.is_compiled
+    assert kept - before < 0.2 * size
+    assert peak - before < 1.1 * size
