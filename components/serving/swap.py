@@ -234,9 +234,17 @@ class Swapper(Generic[S]):
         except OSError as error:
             _LOG.warning("the status cannot be written: %s", error)
 
-    def status(self) -> dict[str, Any]:
-        """What is live, held, being installed, and every try so far."""
-        return {**self.now(), "swaps": [asdict(r) for r in self.records]}
+    def status(self, *, most: int | None = None) -> dict[str, Any]:
+        """What is live, held, being installed, and every try so far.
+
+        `most`: only so many, the last ones, and what was refused before and not tried again.
+        """
+        records = list(self.records)
+        if most is not None and most < len(records):
+            last = {r.release_id: r for r in records}
+            refused = (r for r in records[:-most] if not r.flipped and last[r.release_id] is r)
+            records = [*refused, *records[-most:]]
+        return {**self.now(), "swaps": [asdict(r) for r in records]}
 
     def now(self) -> dict[str, Any]:
         """What is live, held, being installed, and the last refusal."""

@@ -6,6 +6,7 @@ import gc
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -68,6 +69,21 @@ def test_no_garbage_is_looked_for_meanwhile() -> None:
         made = [[] for _ in range(10)]
     assert gc.isenabled()
     assert not any(each is one for one in gc.get_objects(0) for each in made)
+    gc.unfreeze()
+
+
+def test_a_circle_made_within_is_not_kept_for_ever() -> None:
+    class Node:
+        """Refers to itself."""
+
+        def __init__(self) -> None:
+            self.me = self
+
+    gc.collect()
+    with polite(lambda: False):
+        gone = weakref.ref(Node())
+        assert gone() is not None
+    assert gone() is None
     gc.unfreeze()
 
 

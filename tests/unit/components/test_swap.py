@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -107,6 +107,18 @@ def test_rolling_back_takes_the_held_release_without_loading() -> None:
     assert swap.live is first
     assert [s.release_id for s in swap.held] == ["a", "b"]
     assert registry.dropped == []
+
+
+def test_a_short_status_tells_of_the_last_swaps_and_of_what_is_still_refused() -> None:
+    registry = FakeRegistry()
+    swap = swapper(registry)
+    for name in ("a", "corrupt-1", "b", "corrupt-2", "c", "d", "e"):
+        registry.point(name)
+        swap.step()
+    swap.records[3] = replace(swap.records[3], release_id="d")  # refused once, live later
+    told = [s["release_id"] for s in swap.status(most=2)["swaps"]]
+    assert told == ["corrupt-1", "d", "e"]
+    assert len(swap.status()["swaps"]) == len(swap.status(most=100)["swaps"]) == 7
 
 
 def fails(_: Request) -> Answer:
