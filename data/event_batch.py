@@ -7,11 +7,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.codes import query_key
+from data.payloads import object_of
 from data.schema import ITEM_UPSERT, NONE_ID
 
 __all__ = ["Batch", "Rows"]
@@ -104,9 +104,8 @@ class Batch:
         )
 
     def payload(self, i: int) -> dict[str, Any]:
-        """The JSON object of the upsert at position i."""
-        found = orjson.loads(self._payloads[i] or "{}")
-        return found if isinstance(found, dict) else {}
+        """The JSON object of the upsert at position i; empty where it cannot be read: ingest lets none in."""
+        return object_of(self._payloads[i]) or {}
 
 
 def _query_keys(queries: pa.ChunkedArray) -> NDArray[np.int64]:

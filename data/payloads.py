@@ -1,12 +1,17 @@
-"""Items' JSON by row, merged lazily: a fold that never asks for it never pays for it."""
+"""Items' JSON by row, merged lazily: a fold that never asks for it never pays for it.
+
+What writers put into it is read without ever failing: one bad value must not stop a fold for good.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import DTypeLike
 
-__all__ = ["Payloads", "number_of"]
+__all__ = ["Payloads", "number_of", "object_of"]
 
 
 class Payloads:
@@ -48,10 +53,23 @@ class Payloads:
         return self._merged
 
 
-def number_of(fields: dict[str, Any], name: str) -> float | None:
-    """The field as a number; None where it is absent, empty or no number."""
+def object_of(text: str) -> dict[str, Any] | None:
+    """The JSON object of an upsert; None where it is none (with a NaN, say), or too deep to be written."""
+    try:
+        found = orjson.loads(text)
+        orjson.dumps(found)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def number_of(fields: dict[str, Any], name: str, dtype: DTypeLike = np.float64) -> float | None:
+    """The field as a number; None where it is none, not finite, or too large for a column of `dtype`."""
     value = fields.get(name)
     try:
-        return float(value) if value is not None and value != "" else None
-    except (TypeError, ValueError):
+        number = float(value) if value is not None and value != "" else np.nan
+    except (TypeError, ValueError, OverflowError):
         return None
+    column: np.dtype[Any] = np.dtype(dtype)
+    most = int(np.iinfo(column).max) if column.kind == "i" else float(np.finfo(column).max)
+    return number if abs(number) <= most else None  # Python compares a float with a whole number exactly

@@ -274,8 +274,9 @@ class State:
                 return
             payload = batch.payload(i)
             for name in ("gender", "age", "purchasing_power"):
-                if payload.get(name) is not None:
-                    getattr(self.users, name)[row] = int(payload[name])
+                column = getattr(self.users, name)
+                if (value := number_of(payload, name, column.dtype)) is not None:
+                    column[row] = int(value)
             return
         item_id = int(batch.item_id[i])
         row = self._item_rows.get(item_id, -1)
@@ -310,13 +311,12 @@ class State:
             if worded:
                 self._count_text(row, -1)
         for name in ("price", "list_price", "stock", "photo"):
-            value = number_of(change, name)
-            if value is not None:
-                getattr(items, name)[row] = value
-        created = number_of(change, "created_at")
-        if created is not None:
+            column = getattr(items, name)
+            if (value := number_of(change, name, column.dtype)) is not None:
+                column[row] = value
+        if (created := number_of(change, "created_at", np.int64)) is not None:
             items.created_us[row] = int(created)
-        self._rate(row, number_of(change, "rating_sum"), number_of(change, "rating_count"))
+        self._rate(row, *(number_of(change, name, np.float32) for name in ("rating_sum", "rating_count")))
         for name in CODED:
             if name in change:
                 getattr(items, name)[row] = code_of(str(change[name] or ""))

@@ -22,6 +22,7 @@ from data import store_sql as sql
 from data.content import content_sum
 from data.frames import lock_folder
 from data.parts import add_part, compact, publish, rewrite, stored_parts
+from data.payloads import object_of
 from data.segment_check import Found, check_segments, first_unreadable, found_table
 from data.segments import list_segments
 from data.snapshots import read_status
@@ -34,6 +35,7 @@ __all__ = ["IngestReport", "Progress", "ingest_segments", "open_store"]
 Progress = Callable[[str, int, int], None]  # (what, done, of)
 
 BATCH_ROWS = 2_000_000  # rows of segments a transaction
+_JUDGED = 10_000  # payloads that are looked at at once
 
 
 @dataclass(frozen=True)
@@ -251,6 +253,7 @@ def _commit(
         left = store.execute(sql.REPLAYED_GO).fetchall()[0][0]
         store.execute(sql.REPLAY, times)
         store.execute(sql.CLEAR_QUARANTINE)
+    _judge_payloads(store)
     expired = store.execute(sql.EXPIRED_GO, floor).fetchall()[0][0]
     store.execute(sql.ADD_ITEMS, commit)
     if store.execute(sql.RELEASE).fetchall()[0][0]:
@@ -283,6 +286,16 @@ def _commit(
     store.execute("COMMIT")
     new_ids = rows - better
     return _Counts(new_ids, good - new_ids, late, expired, released + left, len(batch), reasons)
+
+
+def _judge_payloads(store: Any) -> None:
+    """Give staged upserts whose payload the state could not read their reason to be set aside."""
+    found = store.execute(sql.UPSERTS)
+    bad: list[int] = []
+    while some := found.fetchmany(_JUDGED):
+        bad += [spot for spot, text in some if object_of(text) is None]
+    if bad:
+        store.execute(sql.NO_OBJECT, {"rows": bad})
 
 
 def _one(store: Any, query: str) -> int:

@@ -118,10 +118,13 @@ _REASON = f"""CASE
     WHEN known_time > $now + $lateness OR event_time > known_time + $lateness THEN 'time in the future'
     WHEN kind BETWEEN 1 AND {ITEM_DELETE} AND item_id = -1 THEN 'missing item'
     WHEN kind = {USER_UPSERT} AND user_id = -1 THEN 'missing user'
-    WHEN kind IN ({ITEM_UPSERT}, {USER_UPSERT}) AND
-        (CASE WHEN json_valid(payload) THEN json_type(payload) ELSE '' END) <> 'OBJECT'
-        THEN 'payload is no JSON object'
     END"""
+
+# DuckDB reads more than JSON (NaN, a comma too many): what the state has to read is looked at one by one.
+UPSERTS = f"""
+SELECT rowid, payload FROM staged WHERE reason IS NULL AND kind IN ({ITEM_UPSERT}, {USER_UPSERT})"""
+NO_OBJECT = """
+UPDATE staged SET reason = 'payload is no JSON object' WHERE rowid IN (SELECT unnest($rows))"""
 
 ADD_ITEMS = f"""
 INSERT INTO items
