@@ -1,10 +1,10 @@
 """The floor of the service: the same engine asked by a direct call, in a process of its own.
 
-    python -m flows.bench.in_process --home HOME --requests FILE --rate R --seconds S [--cache DIR]
+    python -m flows.bench.in_process --home HOME --requests FILE --rate R --seconds S [--before N]
 
-Timed: paced, Poisson at R a second, open loop, from the due time, and one caller who asks as fast as he
-is answered. A call is the engine's answer and its JSON body, journalled as the service does it. The last
-line of standard output is one JSON document. It knows no HTTP.
+Timed: N calls of one caller who asks as fast as he is answered; then paced, Poisson at R a second, open
+loop, from the due time. A call is the engine's answer and its JSON body, journalled as the service does
+it. The last line of standard output is one JSON document. It knows no HTTP.
 """
 
 from __future__ import annotations
@@ -45,29 +45,38 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--requests", type=Path, required=True)
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--before", type=int, default=1_000, help="calls one after the other, first")
     parser.add_argument("--cache", type=str)
     parser.add_argument("--seed", type=int, default=7)
     given = parser.parse_args(arguments)
     requests: list[Request] = pickle.loads(given.requests.read_bytes())
     found = measure(
-        Home(given.home), requests, rate=given.rate, seconds=given.seconds, cache=given.cache, seed=given.seed
-    )
+        Home(given.home), requests, rate=given.rate, seconds=given.seconds, before=given.before,
+        cache=given.cache, seed=given.seed,
+    )  # fmt: skip
     sys.stdout.write(json.dumps(found) + "\n")
     return 0
 
 
 def measure(
-    layout: Home, requests: list[Request], *, rate: float, seconds: float, cache: str | None, seed: int
+    layout: Home,
+    requests: list[Request],
+    *,
+    rate: float,
+    seconds: float,
+    before: int,
+    cache: str | None,
+    seed: int,
 ) -> dict[str, Any]:
-    """Percentiles paced, the most calls a second, and where the time goes (means in us)."""
+    """Percentiles paced, the most calls a second, and where the time goes (means in us).
+
+    `before`: calls one after the other, first, from which the paced ones go on, as caches are filled.
+    """
     engine = start_engine(layout.root, EngineConfig(writer="in-process"), cache=cache)
     try:
-        warm = max(20, round(rate * seconds / 10))
-        for k in range(warm):
-            _call(engine, requests[k % len(requests)])
+        peak = _tight(engine, requests, before)
         with sharp_timers():
-            paced = _paced(engine, requests, warm, rate=rate, seconds=seconds, seed=seed)
-        peak = _tight(engine, requests, warm + paced["calls"], seconds=seconds / 3)
+            paced = _paced(engine, requests, before, rate=rate, seconds=seconds, seed=seed)
     finally:
         engine.close()
     return paced | {"peak_rps": peak}
@@ -119,13 +128,15 @@ def _paced(
     }
 
 
-def _tight(engine: Engine, requests: list[Request], first: int, *, seconds: float) -> float:
+def _tight(engine: Engine, requests: list[Request], calls: int) -> float:
+    """One call after the other: how many a second, but for the first fifth, which warms up."""
+    warm = calls // 5
+    for k in range(warm):
+        _call(engine, requests[k % len(requests)])
     began = time.perf_counter()
-    k = 0
-    while time.perf_counter() - began < seconds:
-        _call(engine, requests[(first + k) % len(requests)])
-        k += 1
-    return round(k / (time.perf_counter() - began), 1)
+    for k in range(warm, calls):
+        _call(engine, requests[k % len(requests)])
+    return round((calls - warm) / (time.perf_counter() - began), 1)
 
 
 if __name__ == "__main__":

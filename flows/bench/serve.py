@@ -40,7 +40,7 @@ TOPOLOGIES: dict[str, tuple[str, bool]] = {
 """Name in the result → (topology of the host, whether HAProxy stands before it)."""
 
 CLOSED_SHARE = 1 / 3  # of the seconds: a peak needs fewer than a percentile
-MOST_REQUESTS = 20_000
+MOST_REQUESTS = 40_000
 _STAGE = re.compile(r'shelflife_stage_seconds\{stage="(\w+)",kind="\w+",quantile="0.99"\} (\S+)')
 
 
@@ -75,10 +75,6 @@ def bench_serve(
         document["items"] = World.open(own.layout).config.n_items
         requests = bench_requests(own.layout, most=MOST_REQUESTS)
         document["requests"] = len(requests)
-        progress(f"in process, {bench.rate:g}/s for {bench.seconds:g} s")
-        inside = _in_process(own, bench, requests)
-        document["in_process"] = {k: inside[k] for k in ("p50_ms", "p99_ms", "peak_rps", "call_p50_us")}
-        document |= {k: inside[k] for k in ("stages_us", "whole_us", "ai_share")}
         sent = http_requests(requests)
         for name, (topology, haproxy) in TOPOLOGIES.items():
             copy_home(source, own.layout)  # every topology begins with the same state
@@ -88,18 +84,24 @@ def bench_serve(
                     document |= _about_service(running, document["service"])
                     if bench.training:
                         document["training"] = _beside_training(running, bench, sent, folder, progress)
+        progress(f"in process, {bench.rate:g}/s for {bench.seconds:g} s")
+        copy_home(source, own.layout)
+        inside = _in_process(own, bench, requests, before=document["service"]["requests_before"])
+        document["in_process"] = {k: inside[k] for k in ("p50_ms", "p99_ms", "peak_rps", "call_p50_us")}
+        document |= {k: inside[k] for k in ("stages_us", "whole_us", "ai_share")}
     document["ratios"] = _ratios(document)
     document["total_seconds"] = round(time.monotonic() - began, 1)
     write_atomic(folder / "result.json", json.dumps(document, indent=1).encode())
     return document
 
 
-def _in_process(own: Settings, bench: ServeBench, requests: list[Request]) -> dict[str, Any]:
+def _in_process(own: Settings, bench: ServeBench, requests: list[Request], *, before: int) -> dict[str, Any]:
+    """Direct calls, after as many as the service had answered: caches hold the same."""
     path = own.layout.run / "requests.pickle"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps(requests))
     options = {"home": own.home, "requests": path, "rate": bench.rate, "seconds": bench.seconds}
-    options |= {"cache": own.cache, "seed": own.seed}
+    options |= {"cache": own.cache, "seed": own.seed, "before": before}
     command = [sys.executable, "-m", "flows.bench.in_process"]
     command += [text for key, value in options.items() for text in (f"--{key}", str(value))]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -134,6 +136,7 @@ def _measured(
         "p99_ms": paced["p99_ms"],
         "peak_rps": peak["rps"],
         "rate": round(rate, 1),
+        "requests_before": at,
         **{k: paced[k] for k in ("requests", "failed", "verdict", "reasons", "driver_lag_p99_ms")},
         "driver_cpu_s_per_1000": paced["driver_cpu_s_per_1000"],
         "peak_failed": peak["failed"],
