@@ -20,6 +20,29 @@ SCALE, DAYS, ACTIVITY = "0.1", "3", "0.3"
 RATE = 120.0
 """Shop seconds a wall second: label delays of half an hour pass in 15 s."""
 
+HELD = """
+import itertools, sys, threading, time, types
+from flows.cli import main
+from flows.commands import session
+
+after, arguments, err = sys.argv[1], sys.argv[2:], sys.stderr
+session.time = types.SimpleNamespace(monotonic=itertools.count().__next__)  # each message is a line
+
+class Held:
+    def write(self, text):
+        err.write(text)
+        err.flush()
+        if after in text and threading.current_thread() is threading.main_thread():
+            time.sleep(600)
+
+    def __getattr__(self, name):
+        return getattr(err, name)
+
+sys.stderr = Held()
+sys.exit(main(arguments))
+"""
+"""The command line; where it has said `after` it stays until it is interrupted, however fast it is."""
+
 
 @dataclass(frozen=True)
 class Done:
@@ -49,13 +72,15 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return os.environ | {"SHELFLIFE_HOME": str(home), "SHELFLIFE_CACHE": str(home / "cache")} | more
 
 
-def start(home: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
+def start(
+    home: Path, *arguments: str, program: Sequence[str] = ("-m", "flows.cli"), **more: str
+) -> subprocess.Popen[str]:
     """Start `shelflife <arguments>` in a process group of its own.
 
     Ctrl-C works in it even where it is off here, as in what a shell runs in the background.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=REPOSITORY,
         env=environment(home, **more),
         stdout=subprocess.PIPE,
@@ -66,7 +91,7 @@ def start(home: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str], *, timeout_s: float = 120.0) -> Done:
+def finish(process: subprocess.Popen[str], *, timeout_s: float = 600.0) -> Done:
     """Wait for a started command."""
     try:
         out, err = process.communicate(timeout=timeout_s)
@@ -82,9 +107,9 @@ def shelflife(home: Path, *arguments: str, **more: str) -> Done:
     return finish(start(home, *arguments, **more))
 
 
-def interrupted(home: Path, arguments: Sequence[str], *, after: str, timeout_s: float = 30.0) -> Done:
+def interrupted(home: Path, arguments: Sequence[str], *, after: str, timeout_s: float = 300.0) -> Done:
     """Start a command and press Ctrl-C once a line of standard error holds `after`."""
-    process = start(home, *arguments)
+    process = start(home, *arguments, program=("-c", HELD, after))
     assert process.stderr is not None
     said = ""
     while after not in said:

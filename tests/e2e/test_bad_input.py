@@ -143,7 +143,7 @@ def on_a_small_disk(folder: Path, kilobytes: int, *commands: str) -> subprocess.
     ]
     done = subprocess.run(
         ["unshare", *own, "--mount", "sh", "-c", "\n".join(script)],
-        cwd=REPOSITORY, env=environment(folder / "home"), capture_output=True, text=True, timeout=120,
+        cwd=REPOSITORY, env=environment(folder / "home"), capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     if done.returncode == 77 or "unshare:" in done.stderr:
         pytest.skip("this machine lets nobody mount a small disk")

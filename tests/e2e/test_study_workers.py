@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,10 @@ import pytest
 from flows.studies.cells import workers
 from flows.studies.cells.cell import CellStore
 from flows.studies.cells.exact import Policy, wanted
+from flows.studies.cells.learner import Fit, Fitted
 from flows.studies.cells.ranker import RankerLearner
 from flows.studies.cells.workers import run_cells
+from flows.studies.panels.panel import Panel
 from infra.clock import DAY_US, HOUR_US
 from infra.errors import DataError, EnvironmentError_
 from models.boosting import RankerConfig
@@ -30,8 +34,31 @@ pytestmark = [
 QUICK = RankerConfig(max_trees=30, warm_trees=10, num_leaves=7, learning_rate=0.2, doubt=1.0)
 
 
-def ray_processes() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "ray" in p.name()]
+def ray_processes() -> dict[str, int]:
+    """Name → niceness of what Ray has started and is not dead."""
+    found: dict[str, int] = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            if "ray" in process.name() and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.name()] = process.nice()
+    return found
+
+
+def ended() -> bool:
+    """Whether all of Ray ends, each in its time."""
+    until = time.monotonic() + 60
+    while (left := ray_processes()) and time.monotonic() < until:
+        time.sleep(0.1)
+    return not left
+
+
+class Nice(RankerLearner):
+    """Notes beside the panel how nice the process is that trains."""
+
+    def fit(self, panel: Panel, fit: Fit, *, parent: bytes | None = None) -> Fitted:
+        """As RankerLearner.fit."""
+        (Path(os.environ["NOTED"]) / str(os.getpid())).write_text(str(os.nice(0)))
+        return super().fit(panel, fit, parent=parent)
 
 
 def test_ray_gives_what_one_process_gives_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,24 +70,18 @@ def test_ray_gives_what_one_process_gives_and_ends(tmp_path: Path, monkeypatch: 
         panel,
         delay_us=HOUR_US,
     )
-    nice: set[int] = set()
-
-    def look(done: int, total: int, left_s: float | None) -> None:
-        for process in ray_processes():
-            if process.name().startswith("ray::_run_batch"):
-                nice.add(process.nice())
-
+    noted = tmp_path / "noted"
+    noted.mkdir()
+    monkeypatch.setenv("NOTED", str(noted))
     plain = run_cells(tmp_path / "panel", RankerLearner(QUICK), asked, CellStore(tmp_path / "one"))
-    found = run_cells(
-        tmp_path / "panel", RankerLearner(QUICK), asked, CellStore(tmp_path / "ray"), workers=2, progress=look
-    )
+    found = run_cells(tmp_path / "panel", Nice(QUICK), asked, CellStore(tmp_path / "ray"), workers=2)
     assert found.keys() == plain.keys()
     for cell, scores in plain.items():
         assert scores.ndcg.keys() == found[cell].ndcg.keys()
         assert all(np.array_equal(v, found[cell].ndcg[k]) for k, v in scores.ndcg.items())
-    assert nice == {19}
+    assert {path.read_text() for path in noted.iterdir()} == {"19"}
     assert not {"RAY_worker_niceness", "RAY_AUTH_TOKEN"} & os.environ.keys()  # of that Ray only
-    assert not ray_processes()
+    assert ended(), ray_processes()
 
 
 def test_an_error_of_a_worker_is_said_as_in_one_process(
@@ -81,7 +102,7 @@ def test_an_error_of_a_worker_is_said_as_in_one_process(
             workers=2,
             panel=panel,
         )
-    assert not ray_processes()
+    assert ended(), ray_processes()
 
 
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
