@@ -16,6 +16,7 @@ from components.search.pipeline import PipelineConfig
 from components.search.rank import ExploreConfig
 from components.serving.api import make_api
 from components.serving.engine import EngineConfig
+from components.serving.entrance import answer_here
 from components.serving.process import start_engine
 from infra.log import setup_logging
 from infra.settings import Home
@@ -51,7 +52,7 @@ class Replica:
         self.engine = start_engine(home, config, cache=cache)
 
     def __serve_build_asgi_app__(self) -> Any:
-        return make_api(self.engine)
+        return answer_here(make_api(self.engine))
 
     def check_health(self) -> None:
         """Serve's own check: a replica without a release is alive, and says 503 by itself."""

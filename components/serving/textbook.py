@@ -18,6 +18,7 @@ from components.serving.api import make_api
 from components.serving.app import OPTIONS
 from components.serving.champions import follow_champion
 from components.serving.engine import EngineConfig
+from components.serving.entrance import answer_here
 from components.serving.process import start_engine
 from components.serving.shadow import ShadowLimits
 from infra.errors import ShelflifeError
@@ -55,7 +56,7 @@ class TextbookReplica:
             raise ShelflifeError(record.reason)
 
     def __serve_build_asgi_app__(self) -> Any:
-        return make_api(self.engine)
+        return answer_here(make_api(self.engine))
 
     def __del__(self) -> None:
         self.engine.close()
