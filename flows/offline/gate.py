@@ -75,7 +75,8 @@ class Verdict:
     """What the gate found. `difference` is challenger less champion, NDCG@10 on logged clicks.
 
     `champion`: who was it; `compared_with`: the same, None where nothing was compared.
-    `segments`: the same by segment, with the number of requests; `latency_us` and `size_mb`: of both.
+    `segments`: the same by segment, with the number of requests; `latency_us` and `size_mb`: of the
+    challenger, of the champion where it is known, and what is allowed.
     """
 
     passed: bool
@@ -140,6 +141,10 @@ def judge(
         return _alone(challenger, champion, rows, limits)
     if champion.ranker is not None and challenger.ranker is None:
         return refused(name, old_name, "the challenger has no ranker, the champion has one", limits)
+    if champion.learnt_from_clicks and not challenger.learnt_from_clicks:
+        return refused(
+            name, old_name, "its encoder has learnt from no clicks, the champion's from some", limits
+        )
 
     against: list[str] = []
     told: list[str] = []
@@ -162,11 +167,10 @@ def judge(
             figures |= {**more, "segments": parts}
             against += _guards(parts, limits)
         new_us, old_us = latencies_us((challenger.ranker, champion.ranker), rows.features)
-        figures["latency_us"] = {"challenger": new_us, "champion": old_us}
-        against += _too_slow(new_us, old_us, limits)
-    sizes = challenger.manifest.size / 1e6, champion.manifest.size / 1e6
-    figures["size_mb"] = dict(zip(("challenger", "champion"), sizes, strict=True))
-    against += _too_large(*sizes, limits)
+        figures["latency_us"] = _beside(new_us, old_us, limits.latency_us, limits.latency_ratio)
+        against += _too_slow(figures["latency_us"])
+    figures["size_mb"] = _sizes(challenger, champion.manifest.size, limits)
+    against += _too_large(figures["size_mb"])
     return Verdict(
         not against,
         tuple(against or told),
@@ -185,11 +189,10 @@ def _alone(challenger: Release, champion: Unloadable, rows: TrainingRows, limits
     figures: dict[str, Any] = {}
     if challenger.ranker is not None:
         (took,) = latencies_us((challenger.ranker,), rows.features)
-        figures["latency_us"] = {"challenger": took}
-        against += _too_slow(took, None, limits)
-    size, old_size = challenger.manifest.size / 1e6, None if champion.size is None else champion.size / 1e6
-    figures["size_mb"] = {"challenger": size} | ({} if old_size is None else {"champion": old_size})
-    against += _too_large(size, old_size, limits)
+        figures["latency_us"] = _beside(took, None, limits.latency_us, limits.latency_ratio)
+        against += _too_slow(figures["latency_us"])
+    figures["size_mb"] = _sizes(challenger, champion.size, limits)
+    against += _too_large(figures["size_mb"])
     told = f"the champion {champion.release_id} cannot be loaded ({champion.why}): compared with nothing"
     return Verdict(
         not against,
@@ -247,20 +250,29 @@ def _guards(parts: Mapping[str, Mapping[str, float]], limits: GateLimits) -> lis
     return reasons
 
 
-def _too_slow(new: float, old: float | None, limits: GateLimits) -> list[str]:
-    allowed = max(limits.latency_us, limits.latency_ratio * (old or 0.0))
-    if new <= allowed:
-        return []
-    other = "" if old is None else f", the champion's {old:,.0f}"
-    return [f"the ranker takes {new:,.0f} us a request{other}; allowed are {allowed:,.0f}"]
+def _beside(new: float, old: float | None, least: float, ratio: float) -> dict[str, float]:
+    """The challenger's figure, the champion's where it is known, and what is allowed."""
+    known = {} if old is None else {"champion": old}
+    return {"challenger": new, **known, "allowed": max(least, ratio * (old or 0.0))}
 
 
-def _too_large(new: float, old: float | None, limits: GateLimits) -> list[str]:
-    allowed = max(limits.size_mb, limits.size_ratio * (old or 0.0))
-    if new <= allowed:
+def _sizes(challenger: Release, old: int | None, limits: GateLimits) -> dict[str, float]:
+    held = None if old is None else old / 1e6
+    return _beside(challenger.manifest.size / 1e6, held, limits.size_mb, limits.size_ratio)
+
+
+def _too_slow(us: Mapping[str, float]) -> list[str]:
+    if us["challenger"] <= us["allowed"]:
         return []
-    other = "" if old is None else f", the champion {old:,.1f}"
-    return [f"the release has {new:,.1f} MB{other}; allowed: {allowed:,.1f}"]
+    other = f", the champion's {us['champion']:,.0f}" if "champion" in us else ""
+    return [f"the ranker takes {us['challenger']:,.0f} us a request{other}; allowed are {us['allowed']:,.0f}"]
+
+
+def _too_large(mb: Mapping[str, float]) -> list[str]:
+    if mb["challenger"] <= mb["allowed"]:
+        return []
+    other = f", the champion {mb['champion']:,.1f}" if "champion" in mb else ""
+    return [f"the release has {mb['challenger']:,.1f} MB{other}; allowed: {mb['allowed']:,.1f}"]
 
 
 def _scores(

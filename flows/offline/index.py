@@ -14,7 +14,7 @@ import orjson
 from data.state import State
 from data.text import normalise, tokens
 from flows.offline.inputs import Inputs, all_vectors, clicked_queries
-from flows.offline.photos import index_photos, photos_at_hand
+from flows.offline.photos import index_photos, photos_at_hand, photos_missing
 from flows.offline.train import Parts
 from infra.clock import Clock
 from infra.errors import DataError
@@ -52,6 +52,8 @@ def build_index(
         photos_at_hand(settings, parts.get("image_classifier"))
         and parts.artifacts["image_classifier"].provides  # one of an older release names no space
     ):
+        if name in parts.artifacts and not photos_at_hand(settings, parts.get("image_classifier")):
+            raise photos_missing(settings)
         return parts.without(name)
     layout = settings.layout
     layout.making.mkdir(parents=True, exist_ok=True)

@@ -22,13 +22,14 @@ from data.retention import opening_state
 from data.schema import CART, CLICK, IMPRESSION, NONE_ID, ORDER, SEARCH, SURFACES
 from data.snapshots import Published, as_of, published, read_events
 from data.state import State
-from infra.clock import DAY_US, HOUR_US
-from infra.errors import ConfigError, DataError
+from flows.offline.selection import LABEL_DELAY_US, Selection
+from infra.clock import DAY_US
+from infra.errors import DataError
 from infra.settings import Home
 from models.encoder import Encoder, item_text
 from models.speller import Speller
 from models.text_classifier import TextClassifier
-from models.training_rows import TrainingRows, requests_between, training_rows
+from models.training_rows import Requests, TrainingRows, requests_between, training_rows
 from models.vector_index import VectorIndex
 
 __all__ = [
@@ -49,11 +50,11 @@ __all__ = [
     "inputs_of",
     "load_inputs",
     "ranker_rows",
+    "teaches_ranker",
 ]
 
 _LOG = logging.getLogger("shelflife.inputs")
 
-LABEL_DELAY_US = HOUR_US // 2  # a request is labelled once its shopper had this long to react
 GATE_SLICE_US = DAY_US  # the newest slice, on which the gate judges
 GATE_SHARE = 0.3  # of its sessions; no training sees them while they are in the slice
 SCORERS_SHARE = 0.5  # of the sessions: those whose clicks teach encoder and classifier, not the ranker
@@ -64,39 +65,6 @@ COLUMNS = (
     "query", "photo", "item_id", "position", "propensity", "state_time", "vector_score", "category_prob",
     "payload",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which of the published events a training learns from, and how much each counts.
-
-    `window_d`: shop days before the watermark (a sliding window), None all (cumulative); `fraction`: of
-    the window's sessions, nested; `half_life_d`: age at which a request counts half (exponential
-    forgetting), None never; `label_delay_us`: requests of the newest stretch, whose shoppers may still
-    react, are left out. Raises ConfigError for what is impossible.
-    """
-
-    window_d: float | None = 7.0
-    fraction: float = 1.0
-    half_life_d: float | None = None
-    label_delay_us: int = LABEL_DELAY_US
-
-    def __post_init__(self) -> None:
-        for name in ("window_d", "half_life_d"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and np.isfinite(value)):
-                raise ConfigError(f"{name} is {value:g}; expected more than 0, or none")
-        if not 0 < self.fraction <= 1:
-            raise ConfigError(f"fraction is {self.fraction:g}; expected above 0 and at most 1")
-        if self.label_delay_us < 0:
-            raise ConfigError(f"label_delay_us is {self.label_delay_us}; expected 0 or more")
-
-    def weights(self, known_us: NDArray[np.int64], *, now_us: int) -> NDArray[np.float64]:
-        """How much what was known at these times counts at `now_us`: float64 [n] in (0, 1]."""
-        if self.half_life_d is None:
-            return np.ones(len(known_us))
-        age_d = np.maximum(now_us - known_us, 0) / DAY_US
-        return np.asarray(np.exp2(-age_d / self.half_life_d), np.float64)
 
 
 @dataclass(frozen=True)
@@ -284,22 +252,10 @@ def gate_rows(inputs: Inputs, scorers: Scorers) -> TrainingRows:
 def _rows(inputs: Inputs, scorers: Scorers) -> tuple[TrainingRows, NDArray[np.bool_]]:
     """Both in one replay, kept by the content of the scorers: rows, and whether a request is the gate's."""
     if scorers.key not in inputs.cache:
-        events, watermark = inputs.events, inputs.watermark_us
-        since = min(inputs.since_us, watermark - GATE_SLICE_US)
-        requests = requests_between(
-            events, since_us=since, until_us=watermark - inputs.snapshot["label_delay_us"]
-        )
-        heads = requests.rows[requests.starts[:-1]]
-        sessions, known = group_keys(events, heads), events["known_time"].to_numpy()[heads]
-        gate = (known >= watermark - GATE_SLICE_US) & held_out(sessions)
-        keep = (known >= inputs.since_us) & inputs.kept(sessions, salt="session")
-        keep &= (known > scorers.learned_us) | ~_of_scorers(sessions)
-        keep = (keep | gate) & _clicked(events, heads)
-        sizes = np.where(keep, np.diff(requests.starts), 0)
-        keep &= np.cumsum(sizes[::-1])[::-1] <= MAX_ROWS
+        requests, sessions, keep, gate = _chosen(inputs, scorers)
         encoder = scorers.encoder
         rows = training_rows(
-            events,
+            inputs.events,
             requests.take(keep),
             encoder=encoder,
             classifier=scorers.classifier,
@@ -310,6 +266,32 @@ def _rows(inputs: Inputs, scorers: Scorers) -> tuple[TrainingRows, NDArray[np.bo
         inputs.cache.clear()  # one set of rows may be hundreds of megabytes
         inputs.cache[scorers.key] = (replace(rows, session_ids=sessions[keep]), gate[keep])
     return inputs.cache[scorers.key]
+
+
+def teaches_ranker(inputs: Inputs, scorers: Scorers) -> bool:
+    """Whether `ranker_rows` would find any; nothing is replayed."""
+    _, _, keep, gate = _chosen(inputs, scorers)
+    return bool((keep & ~gate).any())
+
+
+def _chosen(
+    inputs: Inputs, scorers: Scorers
+) -> tuple[Requests, NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Requests of the window and the gate's slice, their sessions, which are kept, which are the gate's."""
+    events, watermark = inputs.events, inputs.watermark_us
+    since = min(inputs.since_us, watermark - GATE_SLICE_US)
+    requests = requests_between(
+        events, since_us=since, until_us=watermark - inputs.snapshot["label_delay_us"]
+    )
+    heads = requests.rows[requests.starts[:-1]]
+    sessions, known = group_keys(events, heads), events["known_time"].to_numpy()[heads]
+    gate = (known >= watermark - GATE_SLICE_US) & held_out(sessions)
+    keep = (known >= inputs.since_us) & inputs.kept(sessions, salt="session")
+    keep &= (known > scorers.learned_us) | ~_of_scorers(sessions)
+    keep = (keep | gate) & _clicked(events, heads)
+    sizes = np.where(keep, np.diff(requests.starts), 0)
+    keep &= np.cumsum(sizes[::-1])[::-1] <= MAX_ROWS
+    return requests, sessions, keep, gate
 
 
 def _clicked(events: pa.Table, heads: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -22,6 +22,7 @@ import models
 from data.sources import fashion_mnist
 from flows.offline.inputs import Inputs
 from infra.cache import ensure
+from infra.errors import EnvironmentError_
 from infra.settings import Settings
 from models.checkpoints import Checkpoint, code_key
 from models.image_classifier import ImageClassifier
@@ -35,6 +36,7 @@ __all__ = [
     "fit_photos",
     "index_photos",
     "photos_at_hand",
+    "photos_missing",
     "shop_photos",
 ]
 
@@ -138,6 +140,14 @@ def _base_key() -> str:
 def photos_at_hand(settings: Settings, classifier: ImageClassifier | None) -> bool:
     """Whether items' photos can be embedded."""
     return classifier is not None and fashion_mnist.is_cached(settings.cache)
+
+
+def photos_missing(settings: Settings) -> EnvironmentError_:
+    """What to say where a home has an image classifier and the photos are not there any more."""
+    return EnvironmentError_(
+        f"the photos that the champion's image classifier was learnt from are not in {settings.cache}; "
+        "fetch them again with `shelflife data fetch fashion-mnist`"
+    )
 
 
 def index_photos(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,12 +16,21 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 import data
 import models
 from data.sources import fashion_mnist
-from flows.offline.inputs import Inputs, Scorers, clicked_pairs, clicked_queries, ranker_rows
-from flows.offline.photos import base_classifier, fit_photos, shop_photos
+from flows.offline.inputs import (
+    Inputs,
+    Scorers,
+    clicked_pairs,
+    clicked_queries,
+    ranker_rows,
+    teaches_ranker,
+)
+from flows.offline.lessons import expected_lessons
+from flows.offline.photos import base_classifier, fit_photos, photos_missing, shop_photos
 from infra.clock import Clock
 from infra.errors import DataError
 from infra.resources import Cost, measured
@@ -47,6 +57,8 @@ _SCORERS = ("encoder", "text_classifier", "speller", "vector_index")
 _BENEATH = {"ranker": _SCORERS}  # models whose word a training takes
 MAX_PAIRS = 120_000  # newest clicked queries that an encoder learns from
 QUERY_LIMIT = 60_000  # newest clicked queries that a text classifier learns from
+
+log = logging.getLogger("shelflife.train")
 
 
 @dataclass(frozen=True)
@@ -125,7 +137,8 @@ def train_component(
 ) -> Parts:
     """Parts with the component trained anew; unchanged where the shop's data has nothing for it to learn.
 
-    Raises DataError for an unknown component, and for a ranker whose window has no clicks.
+    Raises DataError for an unknown component, and where the window has nothing to learn from and more data
+    would, or the champion's has learnt: an empty window never takes the place of what was learnt.
     """
     trainers: dict[str, Callable[..., Parts]] = {
         "text_classifier": _text_classifier,
@@ -155,20 +168,12 @@ def _recorded(name: str, before: Parts, made: Parts, *, warm: bool, seed: int) -
 def _text_classifier(
     inputs: Inputs, parts: Parts, *, settings: Settings, clock: Clock, warm: bool, seed: int
 ) -> Parts:
-    """Learns categories from titles, and from what was typed before a click."""
+    """Learns categories from titles, and from what was typed before a click; none where there is but one."""
     with measured() as cost:
-        state = inputs.state
-        payloads = [orjson.loads(p) for p in state.payloads]
-        category = [str(p.get("category") or "") for p in payloads]
-        rows = np.flatnonzero(state.alive & inputs.kept(state.item_ids, salt="item"))
-        rows = np.array([r for r in rows.tolist() if category[r] and payloads[r].get("title")], np.int64)
-        queries, clicked, _ = clicked_queries(inputs, for_scorers=True)
-        queries, clicked = queries[-QUERY_LIMIT:], clicked[-QUERY_LIMIT:]
-        texts = [str(payloads[r]["title"]) for r in rows] + queries
-        labels = [category[r] for r in rows] + [category[r] for r in clicked.tolist()]
-        pairs = [(t, c) for t, c in zip(texts, labels, strict=True) if c]
-        if len({c for _, c in pairs}) < 2:
-            return parts.without("text_classifier")
+        pairs = _labelled_texts(inputs)
+        if not _tells_apart(pairs):
+            expected_lessons("text_classifier", inputs, lambda wide: _tells_apart(_labelled_texts(wide)))
+            return _left_out(parts, "text_classifier", why="the catalogue has fewer than two categories")
         model = TextClassifier.fit(
             [t for t, _ in pairs],
             [c for _, c in pairs],
@@ -179,16 +184,49 @@ def _text_classifier(
     return _put(settings, parts, model, "text_classifier", inputs, cost, clock, dict(model.report))
 
 
+def _labelled_texts(inputs: Inputs) -> list[tuple[str, str]]:
+    """Texts and their categories: titles, and the newest clicked queries."""
+    state = inputs.state
+    payloads = [orjson.loads(p) for p in state.payloads]
+    category = [str(p.get("category") or "") for p in payloads]
+    rows = np.flatnonzero(state.alive & inputs.kept(state.item_ids, salt="item")).tolist()
+    rows = [r for r in rows if category[r] and payloads[r].get("title")]
+    queries, clicked, _ = clicked_queries(inputs, for_scorers=True)
+    queries, clicked = queries[-QUERY_LIMIT:], clicked[-QUERY_LIMIT:]
+    texts = [str(payloads[r]["title"]) for r in rows] + queries
+    labels = [category[r] for r in rows] + [category[r] for r in clicked.tolist()]
+    return [(t, c) for t, c in zip(texts, labels, strict=True) if c]
+
+
+def _tells_apart(pairs: list[tuple[str, str]]) -> bool:
+    return len({category for _, category in pairs}) >= 2
+
+
+def _left_out(parts: Parts, *names: str, why: str) -> Parts:
+    """Parts less these; said where the release before had them."""
+    if gone := [name for name in names if name in parts.artifacts]:
+        log.warning("the release goes without %s: %s", " and ".join(gone), why)
+    for name in names:
+        parts = parts.without(name)
+    return parts
+
+
 def _image_classifier(
     inputs: Inputs, parts: Parts, *, settings: Settings, clock: Clock, warm: bool, seed: int
 ) -> Parts:
     """Learns departments from the photos of the catalogue's items."""
-    if not (inputs.state.photo >= 0).any() or not fashion_mnist.is_cached(settings.cache):
-        return parts.without("image_classifier").without("image_index")
+    both = ("image_classifier", "image_index")
+    if not (inputs.state.photo >= 0).any():
+        return _left_out(parts, *both, why="the catalogue has no photos")
+    if not fashion_mnist.is_cached(settings.cache):
+        if "image_classifier" in parts.artifacts:
+            raise photos_missing(settings)
+        return parts
     with measured() as cost:
         photos, labels, classes = shop_photos(inputs, seed=seed)
         if not classes:
-            return parts.without("image_classifier").without("image_index")
+            expected_lessons("image_classifier", inputs, lambda wide: bool(shop_photos(wide, seed=seed)[2]))
+            return _left_out(parts, *both, why="no item with a photo has a department")
         init = parts.get("image_classifier") if warm else None
         start = base_classifier(settings) if init is None else init
         checkpoint = _checkpoint(
@@ -205,15 +243,14 @@ def _encoder(
 ) -> Parts:
     """Learns which items a query leads to. Its index and ranker have to be made anew after it.
 
-    Where nobody types (a log of clicks alone), it learns which items go together instead.
+    Where nobody types (a log of clicks alone), it learns which items go together instead; where nobody ever
+    clicked it is an untrained projection.
     """
     with measured() as cost:
-        queries, rows, weights = clicked_queries(inputs, for_scorers=True)
-        queries, rows, weights = queries[-MAX_PAIRS:], rows[-MAX_PAIRS:], weights[-MAX_PAIRS:]
-        if not queries:
-            before, rows, weights = clicked_pairs(inputs)
-            before, rows, weights = before[-MAX_PAIRS:], rows[-MAX_PAIRS:], weights[-MAX_PAIRS:]
-            queries = [item_text(orjson.loads(inputs.state.payload(r))) for r in before.tolist()]
+        queries, rows, weights = _pairs(inputs)
+        if not weights.sum() > 0:
+            old = parts.artifacts.get("encoder")
+            expected_lessons("encoder", inputs, lambda wide: bool(_pairs(wide)[2].sum() > 0), old=old)
         texts = {r: item_text(orjson.loads(inputs.state.payload(r))) for r in np.unique(rows).tolist()}
         init = parts.get("encoder") if warm else None
         checkpoint = _checkpoint(settings, "encoder", inputs, parts, warm=warm, seed=seed)
@@ -224,6 +261,17 @@ def _encoder(
     return _put(settings, parts, model, "encoder", inputs, cost, clock, metrics, provides=provides)
 
 
+def _pairs(inputs: Inputs) -> tuple[list[str], NDArray[np.int32], NDArray[np.float64]]:
+    """What an encoder learns from: texts [n], the rows of items that they led to [n], weights [n]."""
+    queries, rows, weights = clicked_queries(inputs, for_scorers=True)
+    if queries:
+        return queries[-MAX_PAIRS:], rows[-MAX_PAIRS:], weights[-MAX_PAIRS:]
+    before, rows, weights = clicked_pairs(inputs)
+    before, rows, weights = before[-MAX_PAIRS:], rows[-MAX_PAIRS:], weights[-MAX_PAIRS:]
+    texts = [item_text(orjson.loads(inputs.state.payload(r))) for r in before.tolist()]
+    return texts, rows, weights
+
+
 def _ranker(
     inputs: Inputs, parts: Parts, *, settings: Settings, clock: Clock, warm: bool, seed: int
 ) -> Parts:
@@ -232,6 +280,7 @@ def _ranker(
         encoder = parts.get("encoder")
         rows: TrainingRows = ranker_rows(inputs, parts.scorers())
         if not (rows.labels > 0).any() and parts.get("ranker") is None:
+            expected_lessons("ranker", inputs, lambda wide: teaches_ranker(wide, parts.scorers()))
             return parts  # a shop without clicks is served in order of retrieval
         init = parts.get("ranker") if _begun("ranker", parts, warm=warm) else None
         checkpoint = _checkpoint(settings, "ranker", inputs, parts, warm=warm, seed=seed)

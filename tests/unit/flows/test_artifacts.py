@@ -23,8 +23,8 @@ def verdict(**more: Any) -> dict[str, Any]:
         "ndcg10_champion": 0.5,
         "ndcg10_challenger": 0.48,
         "segments": {"new_users": {"requests": 40.0, **INTERVAL}, "new_items": {"requests": 0.0}},
-        "latency_us": {"challenger": 90.0, "champion": 80.0},
-        "size_mb": {"challenger": 3.0, "champion": 2.5},
+        "latency_us": {"challenger": 90.0, "champion": 80.0, "allowed": 2_345.6},
+        "size_mb": {"challenger": 3.0, "champion": 2.5, "allowed": 7.5},
         "limits": GateLimits().__dict__,
     }
     return Verdict(False, ("worse",), "r-old", "r-new", 120, **found | more).as_dict()
@@ -65,8 +65,8 @@ def test_the_verdict_is_a_table_beside_its_limits_and_a_picture() -> None:
     )  # fmt: skip
     assert rows["the same, new users"]["allowed"] == "-0.03"
     assert rows["the same, new items"]["found"] == ""
-    assert rows["ranker's time"]["allowed"] == "2,000.0 us"
-    assert rows["size"]["champion"] == "2.5 MB"
+    assert rows["ranker's time"]["allowed"] == "2,345.6 us"  # as the gate found
+    assert (rows["size"]["champion"], rows["size"]["allowed"]) == ("2.5 MB", "7.5 MB")
     assert "**r-new** was not promoted: worse" in found["refresh"]["value"]
     assert "every 1d" in found["refresh"]["value"]
     kind, _, text = found["verdict-picture"]["value"].partition(",")

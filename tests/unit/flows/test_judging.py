@@ -67,7 +67,11 @@ def test_the_first_release_and_a_comparison_are_told_apart(
     (told,) = judge(inputs, live, None).reasons
     assert told == "the first release: there is no champion to compare with"
     next_release(settings)
-    assert promote(settings, inputs=inputs)["verdict"]["compared_with"] == before
+    verdict = promote(settings, inputs=inputs)["verdict"]
+    assert verdict["compared_with"] == before
+    for name, least, ratio in (("latency_us", 2_000.0, 3.0), ("size_mb", 200.0, 3.0)):
+        held = verdict[name]
+        assert held["allowed"] == max(least, ratio * held["champion"]) >= held["challenger"] > 0
 
 
 def held_up(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object], *, times: int = 1) -> list[Any]:
