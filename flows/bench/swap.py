@@ -22,6 +22,7 @@ from components.load.arrivals import Trace, poisson_arrivals
 from components.load.process import DriveProcess
 from components.load.result import LoadResult
 from components.load.verdict import Limits, judge
+from data.shop import Request
 from data.world.shop import World
 from flows.bench.alignment import (
     Window,
@@ -37,6 +38,7 @@ from flows.bench.catalogue import bench_requests, copy_home, prepare
 from flows.bench.hosts import Load, drive, get, http_requests, serving, workspace
 from flows.bench.memory import MemoryWatch
 from flows.bench.mixture import Pager, check_journal
+from flows.bench.swap_memory import installing_memory
 from flows.bench.textbook import measure_textbook
 from infra.clock import wall_us
 from infra.errors import DataError, ShelflifeError
@@ -53,6 +55,7 @@ TRAINED = 3
 LEAD_S = 10.0
 SETTLE_US = 500_000  # after an installation, before what follows counts as quiet
 MOST_REQUESTS = 20_000
+MEMORY_SWAPS = 8  # in a process of their own
 
 
 @dataclass(frozen=True)
@@ -176,12 +179,39 @@ def bench_swap(
             document["alternatives"][way] = measure_textbook(
                 own, way, releases, sent, qps=bench.qps, out=folder / f"{way}.npz", progress=progress
             )
+        copy_home(source, own.layout, champion_id=trained[0])
+        document |= _memory(own, trained, bench.only or "ranker", requests, progress)
     document["total_seconds"] = round(time.monotonic() - began, 1)
     write_atomic(folder / "result.json", json.dumps(document, indent=1).encode())
     from flows.bench.swap_report import write_page
 
     write_page(document, folder)
     return document
+
+
+def _memory(
+    own: Settings, trained: list[str], only: str, requests: list[Request], progress: Progress
+) -> dict[str, Any]:
+    """`memory_per_changed`: what a swap of `only` (the ranker) takes of memory over the bytes it changed.
+
+    The median over swaps of how far the replica's own pages rise above the level before, in a process of its
+    own; `memory_swap` has what it is made of. None where no two of the releases differ so.
+    """
+    try:
+        releases = reidentified(own.layout, trained, MEMORY_SWAPS, only=only)
+    except DataError as error:
+        return {"memory_per_changed": None, "memory_swap": {"only": only, "reason": str(error)}}
+    progress(f"memory of {len(releases)} swaps of the {only}, in a process of their own")
+    changed = _changed(own.layout, [trained[0], *releases])
+    found = installing_memory(own, releases, requests, changed)
+    return {"memory_per_changed": found["own_per_changed"], "memory_swap": {"only": only, **found}}
+
+
+def _changed(layout: Home, chain: Sequence[str]) -> list[int]:
+    """Bytes that each release changes of the one before."""
+    return [
+        diff(read_manifest(layout, a), read_manifest(layout, b))["changed_size"] for a, b in pairwise(chain)
+    ]
 
 
 def _trained(source: Home) -> list[str]:
@@ -229,13 +259,10 @@ def _swapped(
     wanted = set(releases)
     swaps = [s for s in status["swaps"] if s["release_id"] in wanted]
     done = [s for s in swaps if s["flipped"]]
-    chain = [first, *releases]
-    changed = [
-        diff(read_manifest(layout, a), read_manifest(layout, b))["changed_size"] for a, b in pairwise(chain)
-    ]
+    changed = float(np.mean(_changed(layout, [first, *releases])))
     progress("looking for mixtures in what was journalled")
     checked = check_journal(layout, status["writer"])
-    return _figures(result, done, schedule, start_us, memory) | {
+    return _figures(result, done, schedule, start_us, memory, changed) | {
         "swaps": len(done),
         "refused": [s["reason"] for s in swaps if not s["flipped"]],
         "missed": bench.swaps - len(swaps),
@@ -248,12 +275,17 @@ def _swapped(
             "paging_failed": pager.failed,
         },
         "release_mb": round(read_manifest(layout, releases[-1]).size / 1e6, 3),
-        "changed_mb": round(float(np.mean(changed)) / 1e6, 3),
+        "changed_mb": round(changed / 1e6, 3),
     }
 
 
 def _figures(
-    result: LoadResult, done: list[dict[str, Any]], schedule: Plan, start_us: int, memory: MemoryWatch
+    result: LoadResult,
+    done: list[dict[str, Any]],
+    schedule: Plan,
+    start_us: int,
+    memory: MemoryWatch,
+    changed_bytes: float,
 ) -> dict[str, Any]:
     """Installing against quiet, aligned to the flip."""
     latency_ms = result.latency_us / 1e3
@@ -294,6 +326,7 @@ def _figures(
         "aligned": aligned(result.due_us, latency_ms, flips).to_json(),
         "aligned_placebo": aligned(result.due_us, latency_ms, placebos).to_json(),
         **memory.figures(flips),
+        "memory_service": memory.rise(installing, quiet, changed_bytes),
     }
 
 

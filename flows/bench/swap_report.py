@@ -29,6 +29,7 @@ _SHOWN = (
     ("peak_memory_mb", "peak memory, MB"),
     ("release_mb", "release, MB"),
     ("changed_mb", "changed a swap, MB"),
+    ("memory_per_changed", "memory that a swap of the ranker alone takes, over the bytes it changes"),
     ("verdict", "the load run"),
 )
 _WAYS = (

@@ -100,6 +100,8 @@ def swap(
         f"memory at most {found['peak_memory_mb']} MB, {found['memory_mb_per_swap']} MB more a swap "
         f"({found['private_mb_per_swap']} MB of its own); "
         f"a release has {found['release_mb']} MB, a swap changes {found['changed_mb']} MB",
+        f"of the {found['memory_swap']['only']} alone: memory rises by {found['memory_per_changed']} times "
+        f"the changed bytes ({found['memory_swap'].get('counted_per_changed')} by counting allocations)",
     ]
     for way, other in found["alternatives"].items():
         lines.append(

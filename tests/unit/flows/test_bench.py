@@ -174,6 +174,24 @@ def test_memory_is_told_in_all_and_what_is_the_process_own() -> None:
     assert set(MemoryWatch(os.getpid()).figures([]).values()) == {None}
 
 
+def test_a_rise_while_installing_counts_only_beyond_that_of_quiet_windows() -> None:
+    watch = MemoryWatch(os.getpid())
+    installing = [(k * SECOND, k * SECOND + 1_500_000) for k in (20, 30, 40)]
+    times = range(0, 60 * SECOND, 20_000)
+    grown = [100_000 * t // SECOND for t in times]  # 0.1 MB a second, as requests go on
+    bump = [2_000_000 * any(b <= t < e for b, e in installing) for t in times]
+    watch._samples = [(t, 0, 300_000_000 + g + b) for t, g, b in zip(times, grown, bump, strict=True)]
+    quiet = [(k * SECOND, (k + 1) * SECOND) for k in (*range(15), *range(45, 60))]
+    found = watch.rise(installing, quiet, 1_000_000)
+    assert found["rise_mb"] == pytest.approx(2.2, abs=0.02)
+    assert found["rise_quiet_mb"] == pytest.approx(0.2, abs=0.02)
+    assert found["windows_quiet"] == 12
+    assert found["low"] <= found["per_changed"] <= found["high"]
+    assert found["per_changed"] == pytest.approx(2.0, abs=0.03)
+    assert watch.rise([], quiet, 1.0)["per_changed"] is None
+    assert MemoryWatch(os.getpid()).rise(installing, quiet, 1.0)["rise_mb"] is None
+
+
 def test_the_page_opens_offline_and_shows_the_figures(home: Home) -> None:
     due = steady(20)
     latency = np.full(len(due), 2.0)
