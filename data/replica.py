@@ -76,10 +76,16 @@ def publish_state(
 
 def _prune(layout: Home, *, keep: int, current: Path) -> None:
     folders = [p for p in layout.states.iterdir() if p.is_dir()]
-    whole = sorted((p for p in folders if p.name[0] != "."), key=lambda p: p.stat().st_mtime_ns)
+    whole = sorted((p for p in folders if p.name[0] != "."), key=_age)
     for folder in [p for p in whole[:-keep] if p != current]:
         shutil.rmtree(folder, ignore_errors=True)
     clear_unfinished(layout.states)
+
+
+def _age(folder: Path) -> tuple[int, str, int]:
+    """What orders states by age; two of one tick of the file system's clock by their names."""
+    name, _, again = folder.name.partition("-")
+    return folder.stat().st_mtime_ns, name, int(again or 0)
 
 
 def current_record(layout: Home) -> dict[str, Any] | None:

@@ -95,7 +95,7 @@ class HomeClock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._mtime_ns = -1
+        self._seen = (-1, -1)
         self._look_at_ns = 0
         self._clock: Clock = WallClock()
 
@@ -109,13 +109,14 @@ class HomeClock:
 
     def _look(self) -> None:
         try:
-            mtime_ns = self._path.stat().st_mtime_ns
+            found = self._path.stat()
         except FileNotFoundError:
-            self._clock, self._mtime_ns = WallClock(), -1
+            self._clock, self._seen = WallClock(), (-1, -1)
             return
-        if mtime_ns != self._mtime_ns:
+        seen = found.st_mtime_ns, found.st_ino  # two files of one tick of the file system's clock differ
+        if seen != self._seen:
             self._clock = ScaledClock(**json.loads(self._path.read_text()))
-            self._mtime_ns = mtime_ns
+            self._seen = seen
 
 
 def open_clock(path: Path) -> Clock:

@@ -169,7 +169,7 @@ def start_prefect(settings: Settings) -> Settings:
     return settings
 
 
-def wait_prefect(settings: Settings, *, timeout_s: float = 180.0) -> float:
+def wait_prefect(settings: Settings, *, timeout_s: float = 240.0) -> float:
     """Wait until the Prefect server is healthy; returns the seconds waited."""
     url = f"{prefect_url(settings)}/health"
     return processes.wait_ready(
@@ -221,7 +221,7 @@ def start_serve(
     return settings
 
 
-def wait_serve(settings: Settings, *, timeout_s: float = 120.0) -> float:
+def wait_serve(settings: Settings, *, timeout_s: float = 240.0) -> float:
     """Wait until `GET /health` answers 200 and does not say `"ready": false`; returns the seconds waited."""
     url = f"{serve_url(settings)}/health"
     try:
@@ -334,7 +334,9 @@ def status(settings: Settings) -> dict[str, Any]:
         "service": serve_url(settings) if SERVE in alive else None,
         "prefect": prefect_url(settings) if PREFECT in alive else None,
         "mlflow": mlflow_url(settings) if MLFLOW in alive else None,
-        "health": _get(f"{serve_url(settings)}/health", refused=True) if SERVE in alive else None,
+        "health": _get(f"{serve_url(settings)}/health", refused=True, timeout_s=10.0)
+        if SERVE in alive
+        else None,
         "exposed": EXPOSED if SERVE in alive else None,
     }
 
@@ -375,10 +377,10 @@ def _haproxy_binary() -> Path | None:
     return binary if os.access(binary, os.X_OK) else None
 
 
-def _get(url: str, *, refused: bool = False) -> Any:
+def _get(url: str, *, refused: bool = False, timeout_s: float = 2.0) -> Any:
     """The document at a URL, None where there is none; `refused`: also one with a status of 4xx or 5xx."""
     try:
-        with urllib.request.urlopen(url, timeout=2.0) as reply:
+        with urllib.request.urlopen(url, timeout=timeout_s) as reply:
             body = reply.read()
     except urllib.error.HTTPError as error:
         with error:

@@ -163,7 +163,7 @@ def stop(run: Path, name: str, *, grace_s: float = 10.0) -> int:
     if main is not None:
         _signal([main], signal.SIGTERM)
         _wait([main], grace_s)
-    for number, wait_s in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0), (signal.SIGKILL, 5.0)):
+    for number, wait_s in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 15.0), (signal.SIGKILL, 15.0)):
         known |= {p.pid: p for p in _family(record, None)}
         left = [p for p in known.values() if _runs(p)]
         if not left:

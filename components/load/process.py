@@ -93,8 +93,8 @@ class DriveProcess:
         for end in self._ends:
             end.close()
         if self._reactor is not None:
-            self._expect("ready", 60.0, self._reactor, self._reactor_line)
-        self._expect("ready", 60.0, self._driver, self._ours)
+            self._expect("ready", 300.0, self._reactor, self._reactor_line)
+        self._expect("ready", 300.0, self._driver, self._ours)
         self._ours.send("go")
 
     def _expect(

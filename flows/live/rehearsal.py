@@ -148,8 +148,8 @@ def _holds(engine: Engine, catalogue: JournalWriter) -> bool:
 
 def _wait_until(done: Callable[[], bool], otherwise: str) -> None:
     """Virtual time stands still meanwhile, so that no result depends on how fast the machine is."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not done():
         if time.monotonic() > deadline:
-            raise ShelflifeError(f"{otherwise}; waited 60 s")
+            raise ShelflifeError(f"{otherwise}; waited 300 s")
         time.sleep(0.03)

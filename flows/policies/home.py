@@ -62,13 +62,13 @@ def policy_of(layout: Home) -> Policy:
     return load_policy(path) if path.exists() else default_policy()
 
 
-def policy_stamp(layout: Home) -> tuple[int, int]:
+def policy_stamp(layout: Home) -> tuple[int, int, int]:
     """Changes when the policy's file does."""
     try:
         about = policy_path(layout).stat()
     except FileNotFoundError:
-        return (0, 0)
-    return (about.st_mtime_ns, about.st_size)
+        return (0, 0, 0)
+    return (about.st_mtime_ns, about.st_ino, about.st_size)
 
 
 def set_policy(layout: Home, policy: Policy) -> None:

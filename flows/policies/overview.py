@@ -28,11 +28,11 @@ VERDICTS = 5
 def overview(settings: Settings) -> dict[str, Any]:
     """`cluster.status`, and: now_us, release, artifacts, ingest, policy, verdicts, refused, cpu_s_today."""
     layout = settings.layout
-    now = open_clock(layout.clock).now_us()
     problems: list[str] = []
     document = cluster.status(settings)
     for entry in document["processes"].values():
         entry["cpu_s"] = _cpu_s(entry["pid"]) if entry["running"] else None
+    now = open_clock(layout.clock).now_us()  # just before the rest is read, which may change meanwhile
     release, artifacts = _release(layout, now, problems)
     refreshes = read_refreshes(layout)
     return document | {

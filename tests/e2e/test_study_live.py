@@ -19,18 +19,18 @@ ASKED = (
 )  # fmt: skip
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_800)
 def test_a_live_study_that_was_stopped_goes_on_and_tells_all(home: Home) -> None:
-    stopped = interrupted(home.root, ASKED, after="daily: day 1 of 3", timeout_s=120)
+    stopped = interrupted(home.root, ASKED, after="daily: day 1 of 3", timeout_s=600)
     assert stopped.code == 130, stopped.err
-    wait_until(lambda: not of_home(home.root), timeout_s=30)
+    wait_until(lambda: not of_home(home.root), timeout_s=300)
     (predicted,) = home.root.glob("studies/live/*/predicted.json")
     declared = predicted.read_bytes()
     assert not list(home.root.glob("studies/live/*/daily/raw.json"))
 
-    done = finish(start(home.root, *ASKED), timeout_s=400)
+    done = finish(start(home.root, *ASKED), timeout_s=1_200)
     assert done.code == 0, done.err
-    wait_until(lambda: not of_home(home.root), timeout_s=30)
+    wait_until(lambda: not of_home(home.root), timeout_s=300)
     assert predicted.read_bytes() == declared  # what was said before is not said again
     found = done.document
     (daily,) = found["policies"]

@@ -46,10 +46,12 @@ def check_artifacts(layout: Home, api: str) -> None:
 
     def found() -> list[dict[str, Any]]:
         wanted = {"artifacts": {"flow_run_id": {"any_": list(runs)}}, "limit": 200}
-        artifacts: list[dict[str, Any]] = httpx.post(f"{api}/artifacts/filter", json=wanted).json()
+        artifacts: list[dict[str, Any]] = httpx.post(
+            f"{api}/artifacts/filter", json=wanted, timeout=60.0
+        ).json()
         return artifacts
 
-    wait_until(lambda: any(a["key"].startswith("mlflow") for a in found()), timeout_s=30)
+    wait_until(lambda: any(a["key"].startswith("mlflow") for a in found()), timeout_s=300)
     kinds = {a["key"]: a["type"] for a in found()}
     expected = {"refresh": "markdown", "verdict": "table", "costs": "table", "mlflow-ranker": "markdown"}
     assert expected.items() <= kinds.items(), kinds
@@ -59,5 +61,5 @@ def check_artifacts(layout: Home, api: str) -> None:
         if artifact["key"] == "mlflow-ranker":
             assert "#/experiments/" in artifact["data"]
     by_key = {"artifacts": {"key": {"any_": ["schedule"]}}}
-    schedule = httpx.post(f"{api}/artifacts/filter", json=by_key).json()
+    schedule = httpx.post(f"{api}/artifacts/filter", json=by_key, timeout=60.0).json()
     assert "ranker" in schedule[0]["data"]
