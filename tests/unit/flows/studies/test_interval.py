@@ -58,10 +58,9 @@ def study(root: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 
     monkeypatch.setattr("flows.studies.interval.open_panel", opened)
     monkeypatch.setattr("flows.studies.interval._log", lambda *_: None)  # a log without baselines
-    settings = Settings(home=root / "home", cache=root / "cache")
 
-    def run(**given: Any) -> StudyRecord:
-        return study_interval(settings, replace(ASK, **given))
+    def run(home: Path = root / "home", **given: Any) -> StudyRecord:
+        return study_interval(Settings(home=home, cache=root / "cache"), replace(ASK, **given))
 
     return run
 
@@ -163,16 +162,17 @@ def test_a_study_checks_itself_and_says_what_came_out(study: Study) -> None:
     assert "each 2 days on all of the data was also run alone: 4 trainings" in said
 
 
-def test_a_cell_that_scores_otherwise_is_a_broken_promise(study: Study, root: Path) -> None:
-    study(seed=77, fractions=(1.0,), intervals=("2d", "never"))
-    cells = CellStore(root / "home" / "studies" / "cells")
+def test_a_cell_that_scores_otherwise_is_a_broken_promise(study: Study, tmp_path: Path) -> None:
+    asked = {"home": tmp_path, "seed": 77, "fractions": (1.0,), "intervals": ("2d", "never")}
+    study(**asked)
+    cells = CellStore(tmp_path / "studies" / "cells")  # of its own: no other test reads what is planted
     for path in cells.folder.rglob("*.npz"):
         known, model = cells.get(path.stem), cells.model(path.stem)
         assert known is not None
         assert model is not None
         planted = {k: v + 1e-6 for k, v in known.ndcg.items()}
         cells.put(path.stem, replace(known, ndcg=planted), model)
-    record = study(seed=77, fractions=(1.0,), intervals=("2d", "never"), recheck=2, confirm=("2d:1",))
+    record = study(**asked, recheck=2, confirm=("2d:1",))
     assert record.recheck is not None
     assert (record.recheck.cells, record.recheck.equal) == (2, 0)
     assert record.recheck.largest_difference == pytest.approx(1e-6)
