@@ -26,6 +26,7 @@ from components.load.driver import run_closed, run_trace
 from components.load.reactions import OnReply, Outbox, packet_pair, react_in_process
 from components.load.result import LoadResult
 from infra.errors import ShelflifeError
+from infra.garbage import freeze
 
 __all__ = ["DriveProcess", "drive_in_process"]
 
@@ -175,7 +176,7 @@ def _drive(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops us
     parent = os.getppid()
     trace = read_trace(trace_path)
-    gc.freeze()
+    freeze()
     gc.disable()  # nothing that it makes refers to itself
     line.send("ready")
     line.recv()

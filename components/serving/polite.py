@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from infra.garbage import freeze
+
 __all__ = ["polite"]
 
 _LOOK_S = 0.0002
@@ -57,5 +59,5 @@ def polite(busy: Callable[[], bool], *, at_a_time_s: float = 0.005, in_all_s: fl
         if collects:
             if gc.get_count()[0] < _FEW:
                 gc.collect(0)
-            gc.freeze()
+            freeze()
             gc.enable()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from components.serving.engine import Engine, EngineConfig
 from data.sources.fashion_mnist import is_cached, load
 from infra.clock import open_clock
+from infra.garbage import freeze
 from infra.settings import Home
 
 __all__ = ["cached_photos", "start_engine"]
@@ -34,7 +35,7 @@ def start_engine(home: str | Path, config: EngineConfig, *, cache: str | None = 
     engine = Engine(layout, open_clock(layout.clock), config=config, photos=cached_photos(cache))
     engine.start()
     gc.collect()
-    gc.freeze()
+    freeze()
     gc.set_threshold(_YOUNG, 100, 100)
     return engine
 
