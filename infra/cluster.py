@@ -207,7 +207,8 @@ def start_serve(
         SERVE,
         [*host, str(settings.http_port), *arguments],
         env=serve_environment(settings)
-        | {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(8500))}
+        # Any but Serve's usual one, which two clusters can bind at once: either would answer for the other.
+        | {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port())}
         | dict(environment),
         cwd=REPOSITORY,
         ports={

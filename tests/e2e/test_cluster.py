@@ -66,7 +66,7 @@ def test_everything_starts_answers_on_loopback_and_stops(settings: Settings) -> 
 
     begin = time.monotonic()
     assert set(cluster.down(settings)["stopped"]) == {"prefect", "serve"}
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 120  # all that it may wait for one that does not end by itself
     assert family() - before == set()
     assert cluster.status(settings)["service"] is None
 
