@@ -54,8 +54,6 @@ LimitsOf = Callable[[str], GateLimits]
 """The gate's limits of a release, by its id: they may depend on what is new in it."""
 Limits = GateLimits | LimitsOf
 
-# Built anew from the same snapshot its files have other names and contents, which mean the same.
-_NAMED_BY_SNAPSHOT = frozenset({"lexical_index"})
 CHOSEN = ("commit", "fraction", "half_life_d", "label_delay_us", "watermark_us", "window_d")
 """What of a snapshot was chosen, or tells which data it was: among the parameters in the registry."""
 _TRIES = 3  # to judge a release against a champion that stays one meanwhile
@@ -86,7 +84,7 @@ def publish_parts(settings: Settings, parts: Parts, inputs: Inputs, *, clock: Cl
             lineage={"parent_release": manifest.parent, "requires": artifact.requires},
             artifact={"version": artifact.version, "files": artifact.files, "size": artifact.size},
             resources=asdict(cost),
-            key=_digest([_made_of(artifact), artifact.snapshot]),
+            key=_digest([artifact.content, artifact.snapshot]),
         )
     registry.register_release(asdict(manifest))
     drop_checkpoints(settings, parts.made)
@@ -222,11 +220,11 @@ def _record(layout: Home, registry: Registry, verdict: Verdict, cost: dict[str, 
 def _twin(layout: Home, parts: Parts, watermark_us: int) -> Manifest | None:
     """The newest published release of the very same parts; an interrupted refresh may have left it.
 
-    None whose files are damaged: an index that was built anew has other files and does not mend them.
+    None whose files are damaged.
     """
-    wanted = {name: _made_of(artifact) for name, artifact in parts.artifacts.items()}
+    wanted = {name: artifact.content for name, artifact in parts.artifacts.items()}
     for manifest in reversed(list_releases(layout)):
-        found = {name: _made_of(artifact) for name, artifact in manifest.artifacts.items()}
+        found = {name: artifact.content for name, artifact in manifest.artifacts.items()}
         if manifest.watermark_us == watermark_us and found == wanted and _is_intact(layout, manifest):
             return manifest
     return None
@@ -244,12 +242,6 @@ def _choices(artifact: Artifact, inputs: Inputs) -> dict[str, Any]:
         asked = recipe.get("start", "warm" if begun else "cold")
         params |= {"start": asked, "seed": recipe["seed"], "goes_on_from": begun or "nothing"}
     return params
-
-
-def _made_of(artifact: Artifact) -> str:
-    if artifact.name in _NAMED_BY_SNAPSHOT and artifact.snapshot:
-        return _digest([artifact.snapshot, artifact.requires, artifact.metrics])
-    return artifact.content
 
 
 def _headline(parts: Parts) -> dict[str, float]:

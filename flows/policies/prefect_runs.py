@@ -12,6 +12,7 @@ from typing import Any
 
 from flows.policies.engine import INGEST, Firing
 from flows.policies.live import Outcome
+from infra.settings import Home
 
 __all__ = ["PrefectRuns"]
 
@@ -22,6 +23,7 @@ class PrefectRuns:
     """Starts and watches flow runs of a home's deployments."""
 
     def __init__(self, home: Path, *, seed: int) -> None:
+        self._layout = Home(home)
         self._common: dict[str, Any] = {"home": str(home), "seed": seed}
 
     def start(self, firing: Firing, parameters: Mapping[str, Any], *, policy: str, key: str) -> str:
@@ -50,7 +52,11 @@ class PrefectRuns:
             client.create_artifact(table)
 
     def outcome(self, run_id: str) -> Outcome | None:
-        """As Runs.outcome. A killed process and what the machine lacked may be tried again, nothing else."""
+        """As Runs.outcome. A killed process and what the machine lacked may be tried again, nothing else.
+
+        A refresh that wrote its document is done, whatever Prefect was told of its end: the server may have
+        been killed before.
+        """
         from prefect.client.orchestration import get_client
         from prefect.exceptions import ObjectNotFound
 
@@ -58,13 +64,23 @@ class PrefectRuns:
             try:
                 run = client.read_flow_run(run_id)  # type: ignore[arg-type]
             except ObjectNotFound:
-                return Outcome("again", "Prefect does not know the run any more")
+                return self._done(run_id) or Outcome("again", "Prefect does not know the run any more")
         state = run.state
         if state is None or not state.is_final():
             return None
         said = (state.message or state.name or "").splitlines()[0][:300]
         if state.is_completed():
             return Outcome("done")
+        if done := self._done(run_id):
+            return done
         if state.is_crashed() or _HELPS in said:
             return Outcome("again", said)
         return Outcome("failed", f"{state.name}: {said}")
+
+    def _done(self, run_id: str) -> Outcome | None:
+        """That it is done, where the run wrote its document; else None."""
+        from flows.offline.refresh import read_refreshes
+
+        if any(d.get("flow_run_id") == run_id for d in read_refreshes(self._layout)):
+            return Outcome("done", "its end is not recorded in Prefect")
+        return None
