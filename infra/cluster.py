@@ -207,8 +207,7 @@ def start_serve(
         SERVE,
         [*host, str(settings.http_port), *arguments],
         env=serve_environment(settings)
-        # Any but Serve's usual one, which two clusters can bind at once: either would answer for the other.
-        | {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port())}
+        | {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port())}  # two clusters can bind the usual one
         | dict(environment),
         cwd=REPOSITORY,
         ports={
