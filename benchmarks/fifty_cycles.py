@@ -230,7 +230,8 @@ def _told(
         "events": {
             "new": sum(d["ingested"]["rows"] for d in done),
             "kept": held.rows,
-            "expired": int(held.expired.partition("-")[0] or 0),
+            "quarantined": held.quarantine,
+            "expired": int(held.expired.partition("-")[0] or "0", 16),
         },
         "releases_in_registry": len(open_registry(layout.mlflow).releases()),
         "registry_mb": {"first": samples[0].disk_mb["mlflow"], "last": samples[-1].disk_mb["mlflow"]},

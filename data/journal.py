@@ -101,6 +101,10 @@ class JournalWriter:
         """The last durable sequence number; 0 before the first."""
         return self._next_seq - 1
 
+    def now_us(self) -> int:
+        """The shop time that an event appended now would be known at, or a moment before."""
+        return self._clock.now_us()
+
     def append(
         self, columns: Mapping[str, Any], rows: int, *, on_commit: OnCommit | None = None
     ) -> Future[int]:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -115,9 +116,17 @@ def rehearse(
 
 
 def feed(writer: JournalWriter, events: pa.Table) -> None:
-    """Journal catalogue events of a world, durable on return."""
+    """Journal catalogue events of a world in their order, durable on return.
+
+    Who tells of a change before its time makes it now: ingest takes nothing of the far future, nor what is
+    shown of an item that it does not know.
+    """
     if events.num_rows:
-        columns = {n: events[n].to_pylist() for n in ("kind", "event_time", "user_id", "item_id", "payload")}
+        columns: dict[str, Any] = {
+            n: events[n].to_pylist() for n in ("kind", "user_id", "item_id", "payload")
+        }
+        latest = writer.now_us() - np.arange(events.num_rows)[::-1]
+        columns["event_time"] = np.minimum(events["event_time"].to_numpy(), latest).tolist()
         writer.append(columns, events.num_rows).result()
 
 
