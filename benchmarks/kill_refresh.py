@@ -98,7 +98,6 @@ def run(settings: Settings, *, kills: int, seed: int) -> dict[str, Any]:
 
 def problems(layout: Home, rounds: int) -> list[str]:
     """What is half done, lost or double in a home after a refresh that ended well."""
-    from flows.offline.promote import _made_of
     from infra.registry import MlflowRegistry
     from models.release import champion, list_releases, load_release
 
@@ -117,7 +116,7 @@ def problems(layout: Home, rounds: int) -> list[str]:
     if len(there) < min(len(recorded), Settings.kept_releases):  # what is older may be gone
         found.append(f"{len(there)} of {len(recorded)} releases are on the disk")
     made = Counter(
-        (m.watermark_us, *sorted((n, _made_of(a)) for n, a in m.artifacts.items())) for m in published
+        (m.watermark_us, *sorted((n, a.content) for n, a in m.artifacts.items())) for m in published
     )
     found += [f"{n} releases of the same parts" for n in made.values() if n > 1]
     with registry._read() as (client, experiment):
