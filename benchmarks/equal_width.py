@@ -162,7 +162,7 @@ def _by_age(run: AgeRun, ask: IntervalAsk, delay_us: int) -> dict[str, Floats]:
     told = policies_of(run.learner.name, [run], ask, delay_us)
     never = {t.fraction: t for t in told if t.interval_us is None}
     shortest = told[ask.fractions.index(max(ask.fractions))]
-    pairs = {
+    pairs: dict[str, list[tuple[Any, Any]]] = {
         "mean": [(t, None) for t in told],
         "over_never": [(t, never[t.fraction]) for t in told],
         "minus_shortest": [(t, shortest) for t in told],

@@ -203,7 +203,7 @@ def _in_process(home: Path, requests: int, seed: int, progress: Callable[[str], 
         copy_home(Home(home), layout)
         engine = Engine(layout, open_clock(layout.clock))
         engine.start()
-        app = Admission(make_api(engine))
+        app: Any = Admission(make_api(engine))
         try:
             with asgi.get_client(app) as client:
                 document = client.get("/openapi.json").json()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import pickle
 import re
 import subprocess
@@ -81,8 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--releases", required=True)
     given = parser.parse_args(arguments)
     requests: list[Request] = pickle.loads(given.requests.read_bytes())
-    # No rests in the shadow check: there is nobody to wait for.
-    limits = ShadowLimits(pause_s=0.0, rest=0.0)
+    # No rests in the shadow check, as there is nobody to wait for, and no refusal for a moment's slowness.
+    limits = ShadowLimits(free_ms=math.inf, pause_s=0.0, rest=0.0)
     config = EngineConfig(writer="swap-memory", follow=False, limits=limits)
     engine = start_engine(given.home, config)
     try:

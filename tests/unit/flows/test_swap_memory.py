@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def test_a_swap_of_the_ranker_alone_takes_less_memory_than_the_bytes_it_changes(
     manifests = [read_manifest(layout, name) for name in (trained[0], *names)]
     told = [diff(a, b) for a, b in pairwise(manifests)]
     assert all(d["changed"] == ["ranker"] for d in told)
-    config = EngineConfig(follow=False, limits=ShadowLimits(pause_s=0.0, rest=0.0))
+    config = EngineConfig(follow=False, limits=ShadowLimits(free_ms=math.inf, pause_s=0.0, rest=0.0))
     engine = Engine(layout, ManualClock(manifests[0].watermark_us + HOUR_US), config=config)
     engine.start()
     try:
