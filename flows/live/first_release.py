@@ -1,4 +1,4 @@
-"""The first release of a home whose world has just been generated, made in a process of its own.
+"""The first releases of a home whose world has just been generated, made in processes of their own.
 
 Training lowers its priority for good; whoever drives shoppers afterwards keeps theirs.
 """
@@ -12,21 +12,23 @@ import sys
 from infra.errors import InputError, ShelflifeError
 from infra.settings import REPOSITORY, Settings
 
-__all__ = ["first_release"]
+__all__ = ["first_release", "younger_ranker"]
+
+_WHATEVER = ("--margin", "1", "--limit", "segment_margin=1", "--limit", "fewest=1")
 
 
 def first_release(settings: Settings, *, window_d: float) -> None:
     """Ingest what there is, and train all components on `window_d` days. Raises what the refresh said."""
-    command = [
-        sys.executable,
-        "-m",
-        "flows.cli",
-        "refresh",
-        "--component",
-        "all",
-        "--window-d",
-        f"{window_d:g}",
-    ]
+    _refresh(settings, "--component", "all", "--window-d", f"{window_d:g}")
+
+
+def younger_ranker(settings: Settings, *, window_d: float) -> None:
+    """Ingest what has come, and make ranker and indexes anew, however the gate finds them."""
+    _refresh(settings, "--component", "index,ranker", "--window-d", f"{window_d:g}", *_WHATEVER)
+
+
+def _refresh(settings: Settings, *arguments: str) -> None:
+    command = [sys.executable, "-m", "flows.cli", "refresh", *arguments]
     done = subprocess.run(
         [*command, "--home", str(settings.home), "--seed", str(settings.seed)],
         cwd=REPOSITORY,
@@ -38,4 +40,6 @@ def first_release(settings: Settings, *, window_d: float) -> None:
     )
     if done.returncode:
         line = (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("shelflife: ")
-        raise (InputError if done.returncode == 2 else ShelflifeError)(f"the first release failed: {line}")
+        raise (InputError if done.returncode == 2 else ShelflifeError)(
+            f"making a first release failed: {line}"
+        )

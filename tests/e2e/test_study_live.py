@@ -41,6 +41,8 @@ def test_a_live_study_that_was_stopped_goes_on_and_tells_all(home: Home) -> None
     assert daily["days"] == [0, 1, 2]
     assert daily["verdict"]["word"] in ("agrees", "disagrees", "not settled")
     assert daily["verdict"]["declared_wall_us"] == json.loads(declared)["declared_wall_us"]
+    assert daily["afterwards"]["days"] == daily["verdict"]["days"]  # told of the log that it wrote itself
+    assert len(daily["hindcast"]) == 3
     (sentence,) = found["sentences"]
     assert sentence in " ".join(done.out.split())
     quiet, training = (daily["tail"]["by_condition"][name] for name in ("quiet", "training"))

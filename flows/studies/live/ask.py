@@ -107,6 +107,7 @@ class LiveAsk:
             "trials": [[t.policy.model_dump(mode="json"), t.slots] for t in self.trials],
             "config": self.config.to_json(),
             "code": code_hash("world"),
+            "version": _VERSION,
             **{n: getattr(self, n) for n in _OWN},
         }
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
@@ -138,6 +139,7 @@ class LiveAsk:
 
 
 SCALE = 0.3
+_VERSION = 2  # raise when the same ask would begin with another start, or be told otherwise
 BURN_IN_D = 2.5  # windows of history before the first day: half of it teaches a study's scorers
 _OWN = (
     "days",

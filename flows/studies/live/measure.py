@@ -15,7 +15,7 @@ from components.load.verdict import judge
 from flows.evaluation.arms import ARMS
 from flows.studies.live.ask import CONTROL, LiveAsk, Trial
 from flows.studies.live.freshness import freshness
-from flows.studies.live.predict import Predicted
+from flows.studies.live.predict import Predicted, read_hindcast
 from flows.studies.live.record import Band, ClosedLoop, Lived, Over
 from flows.studies.live.tail import conditions_of, tail_of
 from flows.studies.live.trial import RAW
@@ -57,6 +57,7 @@ def lived(ask: LiveAsk, trial: Trial, out: Path, predicted: Predicted | None) ->
         pieces=[ScaledClock(**p) for p in raw["pieces"]],
         journalled_ms=raw["put_ms"],
     )
+    afterwards = read_hindcast(out, trial.policy.name)
     cpu_s = [float(r["process_cpu_s"]) for r in refreshes]
     runs_s = [(end - begin) / 1e6 for begin, end in raw["runs"]]
     judgement = judge(load, intervals=stretches)
@@ -95,11 +96,15 @@ def lived(ask: LiveAsk, trial: Trial, out: Path, predicted: Predicted | None) ->
         tail=tail_of(load, stretches, days=ask.days, day_ends_us=ends, seed=ask.seed),
         freshness=stages,
         verdict=judged(predicted, scored, margin=ask.margin, seed=ask.seed),
+        afterwards=None
+        if afterwards is None
+        else judged(afterwards, scored, margin=ask.margin, seed=ask.seed),
         days=days,
         frozen=by_day[:, 0],
         state_fresh=by_day[:, 1],
         full=by_day[:, 2],
         predicted=_on(days, predicted),
+        hindcast=_on(days, afterwards),
         over=_over(load, began, stretches),
         catalogue_failed=int(raw["put_failed"]),
         crowd_requests=int(raw["crowd_requests"]),

@@ -147,10 +147,11 @@ def _verdict(record: LiveRecord) -> Drawn | None:
         p.days + 1, p.predicted, color=COLOURS["state"], linestyle=(0, (4, 2)), marker="o", markersize=3.5
     )
     ax.plot(p.days + 1, live, color=COLOURS["full"], linewidth=2.0, marker="D", markersize=3.5)
-    ends = [
-        (float(values[np.isfinite(values)][-1]), name, COLOURS[colour])
-        for values, name, colour in ((p.predicted, "predicted", "state"), (live, "live", "full"))
-    ]
+    lines = [(p.predicted, "predicted", "state"), (live, "live", "full")]
+    if np.isfinite(p.hindcast).any():
+        ax.plot(p.days + 1, p.hindcast, color=COLOURS["muted"], linewidth=1.4, linestyle=(0, (1, 1.5)))
+        lines.append((p.hindcast, "afterwards", "muted"))
+    ends = [(float(v[np.isfinite(v)][-1]), name, COLOURS[colour]) for v, name, colour in lines]
     ax.margins(y=0.15)
     end_labels(ax, ends)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -163,7 +164,8 @@ def _verdict(record: LiveRecord) -> Drawn | None:
     )
     caption = (
         f"{p.name}: full − state fresh on each day, predicted beforehand and measured live; the band is the "
-        f"declared margin of {num(margin)}. The test is of the mean over the days on which a release of the "
+        f"declared margin of {num(margin)}. Afterwards: told by the same instrument from the log that the "
+        f"policy itself wrote. The test is of the mean over the days on which a release of the "
         f"policy was live: {v.word}. Single days are of few queries."
     )
     return figure, "Predicted and live", alt, caption

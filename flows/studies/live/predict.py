@@ -1,7 +1,8 @@
 """What the study of intervals predicts of each policy, and the margin: written down before anything is run.
 
-The same world, its own log, models scored by age on the same days. Predicted is what retraining the ranker
-adds over never retraining it (full − state_fresh), by day. It sees nothing of the live run.
+The same world, its own log, the release that the shop begins with, models scored by age on the same days.
+Predicted is what retraining the ranker adds over never retraining it (full − state_fresh), by day. It sees
+nothing of the live run. Beside it, told afterwards: the same of the log that the live shop wrote.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.search.retrieve import RetrieveConfig
+from data.snapshots import published, read_events
+from flows.offline.ingest import ingest
+from flows.offline.inputs import COLUMNS
 from flows.policies.policy import Policy
 from flows.policies.replay import EMPTY, replay
 from flows.studies.cells.age_runs import AgeRun
@@ -24,13 +29,17 @@ from flows.studies.cells.learners import learner_of
 from flows.studies.live.ask import CONTROL, LiveAsk
 from flows.studies.panels.panel import Panel
 from flows.studies.panels.sources import open_panel, publish_delay
+from flows.studies.panels.world import Begun
 from flows.studies.statistics.intervals import cluster_error, interval
 from infra.clock import DAY_US, HOUR_US
 from infra.files import write_atomic
-from infra.settings import Settings
+from infra.settings import Home, Settings
 from models.metrics import Interval
+from models.release import champion, load_release
 
-__all__ = ["Predicted", "every_of", "predictions"]
+__all__ = ["HINDCAST", "Predicted", "every_of", "hindcast", "predictions", "read_hindcast"]
+
+HINDCAST = "hindcast.json"  # beside what happened in a trial
 
 Floats = NDArray[np.float64]
 
@@ -55,32 +64,83 @@ class Predicted:
 
 
 def predictions(
-    settings: Settings, ask: LiveAsk, folder: Path, progress: Callable[..., None]
+    settings: Settings, ask: LiveAsk, start: Home, folder: Path, progress: Callable[..., None]
 ) -> dict[str, Predicted]:
     """By the policy's name; read from `folder`/predicted.json where it stands there already."""
     path = folder / "predicted.json"
     if not path.exists():
-        document = _declared(settings, ask, progress)
-        write_atomic(path, json.dumps(document, indent=1, allow_nan=False).encode())
+        wanted = {t.policy.name: t.policy for t in ask.trials if t.policy.name != CONTROL}
+        found = _told(settings, ask, list(wanted.values()), _begun(start), progress)
+        _write(path, found, ask)
     document = json.loads(path.read_text())
     return {n: _read(n, found, document) for n, found in document["policies"].items()}
 
 
-def _declared(settings: Settings, ask: LiveAsk, progress: Callable[..., None]) -> dict[str, Any]:
-    wanted = {t.policy.name: t.policy for t in ask.trials if t.policy.name != CONTROL}
-    studied = {name: p for name, p in wanted.items() if "ranker" in p.components}
-    found: dict[str, dict[str, Any]] = {}
+def hindcast(
+    settings: Settings,
+    ask: LiveAsk,
+    policy: Policy,
+    start: Home,
+    home: Path,
+    out: Path,
+    progress: Callable[..., None],
+) -> None:
+    """What would have been predicted of a policy from the log in `home`, which it was lived through in.
+
+    Prediction and hindcast differ by the log alone: the days' pages are the logging policy's there, here
+    those of the very models that the policy made. Written to `out`/HINDCAST.
+    """
+    lived = replace(settings, home=home)
+    progress("ingesting the log that the live shop wrote")
+    ingest(lived)
+    held = published(lived.layout)
+    events = read_events(held, columns=COLUMNS)
+    begun = replace(_begun(start), events=events, log=held.content_hash)
+    once = replace(settings, cache=home / "cache")  # nobody asks for this panel again
+    _write(out / HINDCAST, _told(once, ask, [policy], begun, progress), ask)
+
+
+def read_hindcast(out: Path, policy: str) -> Predicted | None:
+    """What `hindcast` wrote of a policy; None where it did not."""
+    path = out / HINDCAST
+    if not path.exists():
+        return None
+    document = json.loads(path.read_text())
+    return _read(policy, document["policies"][policy], document)
+
+
+def _begun(start: Home) -> Begun:
+    """The shop that every policy begins with."""
+    first = champion(start)
+    assert first is not None, "a start home without a release"
+    return Begun(load_release(start, first), RetrieveConfig().candidates)
+
+
+def _write(path: Path, policies: dict[str, Any], ask: LiveAsk) -> None:
+    document = {"declared_wall_us": time.time_ns() // 1_000, "margin": ask.margin, "policies": policies}
+    write_atomic(path, json.dumps(document, indent=1, allow_nan=False).encode())
+
+
+def _told(
+    settings: Settings, ask: LiveAsk, policies: Sequence[Policy], begun: Begun, progress: Callable[..., None]
+) -> dict[str, Any]:
+    """What is said of each policy, by its name."""
+    found: dict[str, dict[str, Any]] = {
+        p.name: {"note": "the policy leaves the ranker as it is, and only rankers are predicted"}
+        for p in policies
+    }
+    studied = [p for p in policies if "ranker" in p.components]
     if studied:
-        panel, at = _panel(settings, ask, progress)
+        panel, at = _panel(settings, ask, begun, progress)
         delay_us = publish_delay(settings)
-        for name, policy in studied.items():
-            found[name] = _predict(settings, ask, panel, at, policy, delay_us, progress)
-    for name in set(wanted) - set(found):
-        found[name] = {"note": "the policy leaves the ranker as it is, and only rankers are predicted"}
-    return {"declared_wall_us": time.time_ns() // 1_000, "margin": ask.margin, "policies": found}
+        for policy in studied:
+            found[policy.name] = _predict(settings, ask, panel, at, policy, delay_us, progress)
+    return found
 
 
-def _panel(settings: Settings, ask: LiveAsk, progress: Callable[..., None]) -> tuple[Panel, Path]:
+def _panel(
+    settings: Settings, ask: LiveAsk, begun: Begun, progress: Callable[..., None]
+) -> tuple[Panel, Path]:
     knobs = {k: v for k, v in ask.config.to_json().items() if k not in ("scale", "seed", "days")}
     progress("the study's panel of the same world")
     return open_panel(
@@ -94,6 +154,7 @@ def _panel(settings: Settings, ask: LiveAsk, progress: Callable[..., None]) -> t
         window_d=ask.window_d,
         slices=ask.days,
         queries=ask.queries,
+        begun=begun,
         progress=progress,
         **knobs,
     )

@@ -44,7 +44,8 @@ class Lived:
     result; `cpu_s_per_day`: of the refreshes' own processes, over all days; `share`s and arms: of the days
     on which a release of the policy was live (of a control: all); `late_s`: wall seconds by which a day ended
     behind its stretch of the trace, at most; `without_slots`: no randomised slots; `over_control`: its `full`
-    arm less the control's, on the same queries of the same days.
+    arm less the control's, on the same queries of the same days; `afterwards`: the verdict, were `hindcast`
+    predicted: what the instrument tells from the log that the policy itself wrote.
     """
 
     name: str
@@ -77,9 +78,11 @@ class Lived:
     state_fresh: Floats
     full: Floats
     predicted: Floats
+    hindcast: Floats
     over: Over
     catalogue_failed: int = 0
     over_control: Interval | None = None
+    afterwards: Verdict | None = None
     crowd_requests: int = 0
     late_s: float = 0.0
     notes: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ import orjson
 
 from flows.studies.live.ask import CONTROL, LiveAsk, Trial
 from flows.studies.live.measure import closed_loop, lived, over_control, scored_of
-from flows.studies.live.predict import predictions
+from flows.studies.live.predict import hindcast, predictions
 from flows.studies.live.record import ClosedLoop, Lived, LiveRecord
 from flows.studies.live.start import copied, start_home
 from flows.studies.live.trial import RAW, live_through
@@ -42,11 +42,12 @@ def study_live(
     folder = settings.layout.root / "studies" / "live" / ask.key
     with exclusive(folder.parent, "study live"):
         start = start_home(settings, ask, folder, progress)
-        predicted = predictions(settings, ask, folder, progress)
+        predicted = predictions(settings, ask, start, folder, progress)
         for trial in ask.trials:
             out = folder / trial.name
             if not (out / RAW).exists():
                 _one(settings, ask, trial, start, out, progress)
+            _told_afterwards(settings, ask, trial, start, out, progress)
     policies = [lived(ask, t, folder / t.name, predicted.get(t.policy.name)) for t in ask.trials]
     policies = _over_control(ask, folder, policies)
     return LiveRecord(
@@ -78,7 +79,7 @@ def _one(
     out: Path,
     progress: Callable[..., None],
 ) -> None:
-    """Live through one policy, from a fresh copy of the start home, which goes away when all is told."""
+    """Live through one policy, from a fresh copy of the start home."""
     home = _home(out.parent, trial)
     own = replace(
         settings,
@@ -92,6 +93,17 @@ def _one(
     cluster.down(own)  # what a killed study left
     copied(start, home)
     live_through(own, ask, trial, out, progress)
+
+
+def _told_afterwards(
+    settings: Settings, ask: LiveAsk, trial: Trial, start: Home, out: Path, progress: Callable[..., None]
+) -> None:
+    """The hindcast of a policy that was predicted, from its home, which goes away then."""
+    home = _home(out.parent, trial)
+    if not home.is_dir():
+        return
+    if trial.policy.name != CONTROL and trial.slots is None:
+        hindcast(settings, ask, trial.policy, start, home, out, progress)
     shutil.rmtree(home, ignore_errors=True)
 
 

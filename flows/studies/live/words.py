@@ -89,6 +89,22 @@ def _confirmed(p: Lived) -> str:
     return f"{told} not settled live: {apart}, {why}."
 
 
+def _afterwards(p: Lived) -> str:
+    """What is left between live and predicted once the log is the live one."""
+    v, before = p.afterwards, p.verdict.predicted
+    assert v is not None, "no hindcast"
+    if v.predicted is None or before is None or v.difference is None:
+        return f"Told afterwards of {p.name}: nothing, there are too few days."
+    return (
+        f"Told afterwards, from the log that {p.name} itself wrote, the same instrument says "
+        f"{span(v.predicted)}, {signed(v.predicted.mean - before.mean)} to what it said beforehand: so much "
+        f"is of pages that the policy's own models filled. Live less that is {span(v.difference)}"
+        + {AGREES: ", within the margin.", DISAGREES: ", all of it beyond the margin."}.get(
+            v.word, ", which is not settled."
+        )
+    )
+
+
 def verdict(record: LiveRecord) -> str:
     """The finding, short enough for a heading."""
     word = record.main.verdict.word
@@ -105,6 +121,7 @@ def answer(record: LiveRecord) -> list[str]:
     failed = f"{num(record.failed)} of" if record.failed else "None of"
     swaps = sum(p.swaps for p in record.policies)
     found.append(f"{failed} {num(record.requests)} requests failed, over {num(swaps)} hot swaps.")
+    found += [_afterwards(p) for p in record.policies if p.afterwards is not None]
     found += [
         f"Closed loop: without randomised slots, {c.policy} reaches {span(c.without_minus_with)} NDCG@10 "
         f"against with them, on the same queries of {c.days} days"
@@ -153,10 +170,12 @@ def method(record: LiveRecord) -> list[tuple[str, str]]:
         (
             "Predicted.",
             "By the study of intervals on the same world and days, from the log of its documented logging "
-            "policy, by age: what retraining the ranker adds over never retraining it (full − state fresh). "
+            "policy, with the encoder, classifier and indexes that the live shop begins with, by age: what "
+            "retraining the ranker adds over never retraining it (full − state fresh). "
             "Prediction and margin were written to the study's folder before any policy ran. Compared by "
             "day; agrees where the whole 95 % interval of the difference lies within the margin. The live "
-            "log is made by the models themselves, so that a difference holds the closed loop's effect, too.",
+            "log is made by the models themselves: what that changes is told afterwards, by the same "
+            "instrument on that log.",
         ),
         (
             "Freshness.",

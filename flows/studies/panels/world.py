@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,11 +25,18 @@ from data.world.sessions import DayPlan
 from data.world.shop import World, build_world
 from flows.evaluation.arms import gain
 from flows.offline.inputs import COLUMNS
+from flows.offline.train import learned_us
 from flows.studies.panels.key import panel_key
-from flows.studies.panels.labelled import labelled_rows
+from flows.studies.panels.labelled import Labelled, labelled_rows
 from flows.studies.panels.panel import DEPTH, Panel, Slice
 from flows.studies.panels.pools import POOL, Moments, Pool
-from flows.studies.panels.scorers import SCORERS_PART, Progress, burn_in_release, taught_until
+from flows.studies.panels.scorers import (
+    SCORERS_PART,
+    Progress,
+    burn_in_release,
+    of_scorers,
+    taught_until,
+)
 from flows.studies.panels.stretches import Stretch, stretches
 from flows.studies.panels.texts import with_texts
 from infra.clock import DAY_US, SECOND_US
@@ -35,15 +44,46 @@ from infra.errors import ConfigError
 from infra.settings import Settings
 from models.candidate_features import CATEGORICAL, FEATURES
 from models.metrics import discounts
+from models.release import Release
 
-__all__ = ["ACTIVITY", "world_key", "world_panel"]
+__all__ = ["ACTIVITY", "Begun", "world_key", "world_panel"]
 
 ACTIVITY = 0.12  # share of the users who are active in a day: some 60,000 rows in four days at scale 0.5
 _ASKED = tuple(SURFACES.index(s) for s in ("search", "recommend"))
 
 
-def world_key(settings: Settings, config: WorldConfig, *, burn_in_d: float, slices: int, queries: int) -> str:
+@dataclass(frozen=True)
+class Begun:
+    """A shop that is under way when the horizon begins: the release that it serves, and the log it wrote.
+
+    `release`: as a refresh made it, its scorers taught by some sessions of the very days from which its
+    ranker learned; made for the study they would be of earlier days. `pool`: candidates of a query, as
+    many as the service retrieves. `events`: canonical, `COLUMNS`; None: the history that the world wrote.
+    `log`: names these events.
+    """
+
+    release: Release
+    pool: int
+    events: pa.Table | None = None
+    log: str = ""
+
+    @property
+    def named(self) -> dict[str, str]:
+        """For a panel's key."""
+        return {"release": self.release.release_id, "log": self.log}
+
+
+def world_key(
+    settings: Settings,
+    config: WorldConfig,
+    *,
+    burn_in_d: float,
+    slices: int,
+    queries: int,
+    begun: Begun | None = None,
+) -> str:
     """The key of the panel that `world_panel` makes of the same arguments."""
+    more: dict[str, Any] = {} if begun is None else begun.named
     return panel_key(
         "world",
         world=config.to_json(),
@@ -51,7 +91,8 @@ def world_key(settings: Settings, config: WorldConfig, *, burn_in_d: float, slic
         slices=slices,
         queries=queries,
         seed=settings.seed,
-        pool=POOL,
+        pool=POOL if begun is None else begun.pool,
+        **more,
     )
 
 
@@ -63,15 +104,18 @@ def world_panel(
     window_d: float,
     slices: int,
     queries: int,
+    begun: Begun | None = None,
     progress: Progress = lambda *_: None,
 ) -> Panel:
     """The panel of a world whose `config.days` are burn-in and horizon.
 
     The scorers are trained once; rows begin where what they learned from ends, which is the panel's
-    `first_us`. `window_d`: the longest that trainings will ask for. Raises ConfigError where the rest of
-    the burn-in is shorter than that, or leaves no day of horizon.
+    `first_us`. `window_d`: the longest that trainings will ask for. `begun`: a shop with scorers of its own,
+    whose rows begin a window before the horizon; of the days that taught its scorers, the sessions that did
+    are left out, as in a refresh. Raises ConfigError where what is left of the burn-in is shorter than the
+    window, or leaves no day of horizon.
     """
-    most_d = (1 - SCORERS_PART) * burn_in_d
+    most_d = burn_in_d if begun is not None else (1 - SCORERS_PART) * burn_in_d
     if not 0 < window_d <= most_d:
         raise ConfigError(
             f"a window of {window_d:g} days, a burn-in of {burn_in_d:g} whose first {burn_in_d - most_d:g} "
@@ -83,19 +127,26 @@ def world_panel(
         )
     began = time.perf_counter()
     world = build_world(config)
-    events = _history(world, progress)
+    events = _history(world, progress) if begun is None or begun.events is None else begun.events
     batch = Batch(events)
     horizon_us = START_US + int(burn_in_d * DAY_US)
     end_us = START_US + config.days * DAY_US
     taught_us = taught_until(START_US, horizon_us)
-    with burn_in_release(
-        events,
-        batch,
-        taught_us=taught_us,
-        horizon_us=horizon_us,
-        seed=settings.seed,
-        progress=progress,
-    ) as release:
+    pool = POOL
+    served: AbstractContextManager[Release]
+    if begun is None:
+        served = burn_in_release(
+            events,
+            batch,
+            taught_us=taught_us,
+            horizon_us=horizon_us,
+            seed=settings.seed,
+            progress=progress,
+        )
+    else:
+        taught_us, pool = horizon_us - round(window_d * DAY_US), begun.pool
+        served = nullcontext(replace(begun.release, ranker=None))  # candidates in fused order
+    with served as release:
         asked = _Asked.of(world, horizon_us, end_us)
         places = stretches(
             asked.time_us,
@@ -105,7 +156,7 @@ def world_panel(
             queries=queries,
             seed=settings.seed,
         )
-        moments = Moments(release, batch, horizon_us=horizon_us)
+        moments = Moments(release, batch, horizon_us=horizon_us, pool=pool)
         found, typed = [], []
         for number, place in enumerate(places, 1):
             progress(f"slice {number} of {slices}")
@@ -115,6 +166,8 @@ def world_panel(
         last = State()
         last.fold(batch, 0, len(batch.kind))
         labelled = labelled_rows(events, release, last, since_us=taught_us, until_us=end_us)
+        if begun is not None:
+            labelled = _untaught(labelled, learned_us(release.manifest.artifacts))
         about: dict[str, Any] = {
             "world": config.to_json(),
             "burn_in_d": burn_in_d,
@@ -125,12 +178,12 @@ def world_panel(
             "rows_per_day": len(labelled.rows.labels) / ((end_us - taught_us) / DAY_US),
             "scorers_learned_d": (taught_us - START_US) / DAY_US,
             "queries": sum(len(s.groups) for s in found),
-            "pool": POOL,
+            "pool": pool,
             "seconds": round(time.perf_counter() - began, 1),
         }
         panel = Panel(
             source="world",
-            key=world_key(settings, config, burn_in_d=burn_in_d, slices=slices, queries=queries),
+            key=world_key(settings, config, burn_in_d=burn_in_d, slices=slices, queries=queries, begun=begun),
             names=FEATURES,
             categorical=CATEGORICAL,
             rows=labelled.rows,
@@ -152,6 +205,12 @@ def world_panel(
             row_recent=labelled.recent,
             slice_queries=typed,
         )
+
+
+def _untaught(labelled: Labelled, until_us: int) -> Labelled:
+    """Less the requests that were known by `until_us` of sessions that taught the scorers."""
+    rows = labelled.rows
+    return labelled.at(np.flatnonzero((rows.time_us > until_us) | ~of_scorers(rows.session_ids)))
 
 
 def _history(world: World, progress: Progress) -> pa.Table:

@@ -87,6 +87,7 @@ def lived(name: str, gain: float, said: float | None, *, spread: float = 0.02, *
         "verdict": judged(None if said is None else predicted(said), scored, margin=0.015, seed=7),
         "days": np.arange(20.0), "frozen": np.full(20, 0.5), "state_fresh": np.full(20, 0.6),
         "full": np.full(20, 0.6 + gain), "predicted": np.full(20, np.nan if said is None else said),
+        "hindcast": np.full(20, np.nan),
         "over": Over(1.0, np.arange(5.0), np.full(5, 5.0), np.full(5, 9.0), (Band("training", 1.0, 2.0),)),
     }  # fmt: skip
     return Lived(**(given | more))

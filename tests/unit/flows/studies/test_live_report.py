@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from flows.studies.live.freshness import STAGES, Stage
 from flows.studies.live.keepers import ProcessRuns
 from flows.studies.live.measure import lived as lived_of
 from flows.studies.live.measure import over_control
-from flows.studies.live.predict import every_of
+from flows.studies.live.predict import HINDCAST, every_of
 from flows.studies.live.record import LiveRecord, Over
 from flows.studies.live.report import write_report
 from flows.studies.live.verdict import AGREES
@@ -125,6 +126,26 @@ def test_a_trial_is_told_from_what_it_left(tmp_path: Path) -> None:
     assert any("4 s of wall time behind" in n for n in told.notes)
     assert any("no luck" in n for n in told.notes)
     assert {b.condition for b in told.over.bands} == {"training", "installing", "shopping"}
+
+
+def test_what_the_log_of_the_live_shop_tells_stands_beside_the_prediction(tmp_path: Path) -> None:
+    ask = live_ask(days=3)
+    kept(tmp_path, ask)
+    assert lived_of(ask, ask.trials[0], tmp_path, predicted(0.0, n=3)).afterwards is None
+    told = {"interval": "1d", "weights": [0.0, 0.03, 0.05], "state": [0.1] * 3, "error": 0.001}
+    policies = {"daily": told | {"gain": [0.04, 0.03, 0.05]}}
+    document = {"declared_wall_us": 1, "margin": 0.015, "policies": policies}
+    (tmp_path / HINDCAST).write_text(json.dumps(document))
+    found = lived_of(ask, ask.trials[0], tmp_path, predicted(0.0, n=3))
+    assert found.verdict.difference is not None
+    assert found.verdict.difference.mean == pytest.approx(0.04)  # by the prediction, as before
+    assert found.hindcast.tolist() == [0.0, 0.03, 0.05]
+    assert found.afterwards is not None
+    assert found.afterwards.difference is not None
+    assert found.afterwards.difference.mean == pytest.approx(0.0, abs=1e-9)
+    said = " ".join(words.answer(record(found)))
+    assert "from the log that daily itself wrote" in said
+    assert "+0.040 to what it said beforehand" in said
 
 
 @pytest.mark.parametrize(

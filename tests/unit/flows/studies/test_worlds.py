@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +27,8 @@ from flows.studies.cells.words import Asked, Scorer, Words
 from flows.studies.panels.labelled import Labelled, grades_known, labelled_rows
 from flows.studies.panels.panel import Panel
 from flows.studies.panels.pools import Moments, Still
-from flows.studies.panels.scorers import burn_in_release, state_at
-from flows.studies.panels.world import world_panel
+from flows.studies.panels.scorers import burn_in_release, of_scorers, state_at
+from flows.studies.panels.world import Begun, world_panel
 from infra.clock import DAY_US, HOUR_US
 from infra.errors import ConfigError, DataError
 from infra.settings import Settings
@@ -72,6 +73,30 @@ def test_rows_are_labelled_within_the_panel_and_begin_where_the_scorers_learned_
     assert tiny.horizon_us == HORIZON_US
     starts = np.cumsum(tiny.rows.groups) - tiny.rows.groups
     assert (np.maximum.reduceat(tiny.rows.labels, starts) > 0).all()
+
+
+def test_a_shop_under_way_is_studied_with_its_own_scorers_and_log(replayed: Replayed, tiny: Panel) -> None:
+    def under_way(**more: Any) -> Panel:
+        settings = Settings(home=Path("unused"), cache=Path("unused"), seed=TINY.seed)
+        begun = Begun(replayed.release, 30, **more)
+        return world_panel(settings, TINY, burn_in_d=4, window_d=3, slices=3, queries=25, begun=begun)
+
+    panel = under_way()
+    assert panel.first_us == HORIZON_US - 3 * DAY_US
+    taught = panel.rows.time_us <= TAUGHT_US  # by half of the sessions of these days
+    assert taught.sum() > 20
+    assert not of_scorers(panel.rows.session_ids[taught]).any()
+    assert of_scorers(panel.rows.session_ids[~taught]).any()
+    for own, other in zip(panel.slices, tiny.slices, strict=True):
+        assert own.groups.max() <= 30 < other.groups.max()
+        assert np.array_equal(own.query_ids, other.query_ids)  # the same queries, whatever the log
+
+    told = under_way(events=replayed.events, log="its own")
+    assert told.key != panel.key
+    assert same_rows(told.rows, panel.rows)
+    assert same_slices(told, panel)
+    fewer = replayed.events.filter(pa.compute.less(replayed.events["known_time"], HORIZON_US))
+    assert len(under_way(events=fewer).rows.groups) < len(panel.rows.groups)
 
 
 def test_a_row_is_what_training_sees_that_knows_no_more_than_its_labels(replayed: Replayed) -> None:
