@@ -18,6 +18,7 @@ import psutil
 from scipy.stats import theilslopes
 
 from infra import cluster, processes
+from infra.ray_scratch import scratch_of
 from infra.settings import Home, Settings
 
 __all__ = ["Left", "Sample", "broken_bounds", "left_of", "look", "runs", "trend"]
@@ -111,7 +112,7 @@ def runs(one: Left) -> bool:
 
 def left_of(home: Path) -> set[Left]:
     """Processes that work for a home: by what they were called with, their environment or their session."""
-    words = (str(home), str(cluster._short_tmp(Settings(home=home))))
+    words = (str(home), str(scratch_of(Settings(home=home))))
     sessions = {p.pid for p in processes.records(Home(home).run)}
     ours_above = {os.getpid(), *(p.pid for p in psutil.Process().parents())}
     found = set()

@@ -6,7 +6,6 @@ process, so that stopping it and what carries its token leaves nothing. It does 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -23,9 +22,10 @@ from types import MappingProxyType
 from typing import Any
 
 from infra import processes
-from infra.errors import EnvironmentError_, ShelflifeError
+from infra.errors import ShelflifeError
 from infra.files import write_atomic
 from infra.machine import free_port, require_disk, require_port
+from infra.ray_scratch import fresh_scratch, scratch_of, trouble
 from infra.settings import REPOSITORY, Settings
 
 __all__ = [
@@ -88,7 +88,7 @@ def serve_environment(settings: Settings) -> dict[str, str]:
     HAProxy with two threads and its own ports and folder, throughput mode, niceness 0, no draining (one
     machine), token authentication with a token of this home unless RAY_AUTH_MODE says otherwise.
     """
-    short = _short_tmp(settings)
+    short = scratch_of(settings)
     haproxy = short / "h"
     environment = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -197,7 +197,7 @@ def start_serve(
         haproxy_stats_port=free_port(settings.haproxy_stats_port),
         haproxy_metrics_port=free_port(settings.haproxy_metrics_port),
     )
-    _fresh_tmp(settings)
+    fresh_scratch(settings)
     token = layout.run / "ray-token"
     if not token.exists():
         write_atomic(token, secrets.token_hex(32).encode())
@@ -215,7 +215,7 @@ def start_serve(
             "haproxy_stats": settings.haproxy_stats_port,
             "haproxy_metrics": settings.haproxy_metrics_port,
         },
-        scratch=_short_tmp(settings),
+        scratch=scratch_of(settings),
         nice=NICE[SERVE],
     )
     return settings
@@ -230,7 +230,7 @@ def wait_serve(settings: Settings, *, timeout_s: float = 240.0) -> float:
         health = _get(url, refused=True)
         problems = health.get("problems") if isinstance(health, dict) else None
         if not problems:
-            raise
+            raise ShelflifeError(f"{error}; Ray Serve's own logs: {trouble(settings)}") from error
         raise ShelflifeError(f"the service answers but is not ready: {'; '.join(problems)}") from error
 
 
@@ -345,28 +345,13 @@ def _stop(settings: Settings, names: list[str]) -> int:
     run = settings.layout.run
     ended = sum(processes.stop(run, name, grace_s=grace) for name, grace in STOP_ORDER if name in names)
     if SERVE in names:
-        shutil.rmtree(_short_tmp(settings), ignore_errors=True)
+        shutil.rmtree(scratch_of(settings), ignore_errors=True)
     return ended
 
 
 def _port(settings: Settings, name: str, key: str, default: int) -> int:
     record = processes.find(settings.layout.run, name)
     return record.ports.get(key, default) if record else default
-
-
-def _short_tmp(settings: Settings) -> Path:
-    # HAProxy allows 97 characters for a socket, and Ray puts a node id of 56 before its name.
-    digest = hashlib.sha256(f"{os.getuid()}:{settings.home}".encode()).hexdigest()[:8]
-    return Path("/tmp") / f"sl-{digest}"
-
-
-def _fresh_tmp(settings: Settings) -> None:
-    folder = _short_tmp(settings)
-    if folder.is_symlink() or (folder.exists() and folder.stat().st_uid != os.getuid()):
-        raise EnvironmentError_(f"{folder} belongs to another user; remove it or choose another --home")
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "h").mkdir(parents=True, mode=0o700)
-    folder.chmod(0o700)
 
 
 def _haproxy_binary() -> Path | None:

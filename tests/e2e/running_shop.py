@@ -21,6 +21,7 @@ from components.load.result import CONNECTION_FAILED, LoadResult
 from data.schema import stable_hash
 from data.snapshots import published, read_events
 from infra import cluster, processes
+from infra.ray_scratch import scratch_of
 from infra.settings import Home, Settings
 
 _SETTLED_S = 1.0
@@ -73,7 +74,7 @@ class Running:
 def of_home(root: Path) -> set[tuple[int, float]]:
     """(pid, start) of every process that works for a home: by its environment, arguments or session."""
     sessions = {p.pid for p in processes.records(Home(root).run)}
-    short = str(cluster._short_tmp(Settings(home=root)))
+    short = str(scratch_of(Settings(home=root)))
     found = set()
     for process in psutil.process_iter():
         try:

@@ -29,6 +29,7 @@ from flows.offline.refresh import read_refreshes
 from flows.policies.home import read_state, set_policy
 from flows.policies.policy import Policy
 from infra import cluster, processes
+from infra.ray_scratch import scratch_of
 from infra.settings import REPOSITORY, Home, Settings
 from models.release import champion, load_release
 from tests.e2e.running_shop import Running, leftovers, named, of_home, refreshing, session_of, under_load
@@ -62,7 +63,7 @@ def running(first_shop: Home, tmp_path_factory: pytest.TempPathFactory) -> Itera
         assert leftovers(was, root) == set()
         again = shelflife(root, "down", "--json")
         assert (again.code, again.document) == (0, {"stopped": [], "processes_ended": 0})
-        assert not cluster._short_tmp(settings).exists()
+        assert not scratch_of(settings).exists()
     finally:
         cluster.down(settings)
 

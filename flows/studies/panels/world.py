@@ -49,6 +49,7 @@ from models.release import Release
 __all__ = ["ACTIVITY", "Begun", "world_key", "world_panel"]
 
 ACTIVITY = 0.12  # share of the users who are active in a day: some 60,000 rows in four days at scale 0.5
+_EARLIER_D = 1.0  # what serves when the horizon begins was trained before it
 _ASKED = tuple(SURFACES.index(s) for s in ("search", "recommend"))
 
 
@@ -111,9 +112,9 @@ def world_panel(
 
     The scorers are trained once; rows begin where what they learned from ends, which is the panel's
     `first_us`. `window_d`: the longest that trainings will ask for. `begun`: a shop with scorers of its own,
-    whose rows begin a window before the horizon; of the days that taught its scorers, the sessions that did
-    are left out, as in a refresh. Raises ConfigError where what is left of the burn-in is shorter than the
-    window, or leaves no day of horizon.
+    whose rows begin a window and `_EARLIER_D` before the horizon; of the days that taught its scorers, the
+    sessions that did are left out, as in a refresh. Raises ConfigError where what is left of the burn-in is
+    shorter than the window, or leaves no day of horizon.
     """
     most_d = burn_in_d if begun is not None else (1 - SCORERS_PART) * burn_in_d
     if not 0 < window_d <= most_d:
@@ -144,7 +145,8 @@ def world_panel(
             progress=progress,
         )
     else:
-        taught_us, pool = horizon_us - round(window_d * DAY_US), begun.pool
+        pool = begun.pool
+        taught_us = max(START_US, horizon_us - round((window_d + _EARLIER_D) * DAY_US))
         served = nullcontext(replace(begun.release, ranker=None))  # candidates in fused order
     with served as release:
         asked = _Asked.of(world, horizon_us, end_us)

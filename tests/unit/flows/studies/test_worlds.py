@@ -76,13 +76,14 @@ def test_rows_are_labelled_within_the_panel_and_begin_where_the_scorers_learned_
 
 
 def test_a_shop_under_way_is_studied_with_its_own_scorers_and_log(replayed: Replayed, tiny: Panel) -> None:
-    def under_way(**more: Any) -> Panel:
+    def under_way(window_d: float = 2.5, **more: Any) -> Panel:
         settings = Settings(home=Path("unused"), cache=Path("unused"), seed=TINY.seed)
         begun = Begun(replayed.release, 30, **more)
-        return world_panel(settings, TINY, burn_in_d=4, window_d=3, slices=3, queries=25, begun=begun)
+        return world_panel(settings, TINY, burn_in_d=4, window_d=window_d, slices=3, queries=25, begun=begun)
 
     panel = under_way()
-    assert panel.first_us == HORIZON_US - 3 * DAY_US
+    assert panel.first_us == HORIZON_US - 3.5 * DAY_US
+    assert under_way(window_d=3.5).first_us == START_US
     taught = panel.rows.time_us <= TAUGHT_US  # by half of the sessions of these days
     assert taught.sum() > 20
     assert not of_scorers(panel.rows.session_ids[taught]).any()
