@@ -102,7 +102,7 @@ def _told_afterwards(
     home = _home(out.parent, trial)
     if not home.is_dir():
         return
-    if trial.policy.name != CONTROL and trial.slots is None:
+    if trial.policy.name != CONTROL and trial.slots is None and "ranker" in trial.policy.components:
         hindcast(settings, ask, trial.policy, start, home, out, progress)
     shutil.rmtree(home, ignore_errors=True)
 

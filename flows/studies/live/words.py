@@ -97,8 +97,8 @@ def _afterwards(p: Lived) -> str:
         return f"Told afterwards of {p.name}: nothing, there are too few days."
     return (
         f"Told afterwards, from the log that {p.name} itself wrote, the same instrument says "
-        f"{span(v.predicted)}, {signed(v.predicted.mean - before.mean)} to what it said beforehand: so much "
-        f"is of pages that the policy's own models filled. Live less that is {span(v.difference)}"
+        f"{span(v.predicted)}, {signed(v.predicted.mean - before.mean)} to what it said beforehand: what "
+        f"pages change that the policy's own models filled. Live less that is {span(v.difference)}"
         + {AGREES: ", within the margin.", DISAGREES: ", all of it beyond the margin."}.get(
             v.word, ", which is not settled."
         )
