@@ -29,7 +29,7 @@ from flows.studies.cells.learners import learner_of
 from flows.studies.live.ask import CONTROL, LiveAsk
 from flows.studies.panels.panel import Panel
 from flows.studies.panels.sources import open_panel, publish_delay
-from flows.studies.panels.world import Begun
+from flows.studies.panels.world import Deployed
 from flows.studies.statistics.intervals import cluster_error, interval
 from infra.clock import DAY_US, HOUR_US
 from infra.files import write_atomic
@@ -70,7 +70,7 @@ def predictions(
     path = folder / "predicted.json"
     if not path.exists():
         wanted = {t.policy.name: t.policy for t in ask.trials if t.policy.name != CONTROL}
-        found = _told(settings, ask, list(wanted.values()), _begun(start), progress)
+        found = _told(settings, ask, list(wanted.values()), _deployed(start), progress)
         _write(path, found, ask)
     document = json.loads(path.read_text())
     return {n: _read(n, found, document) for n, found in document["policies"].items()}
@@ -95,9 +95,9 @@ def hindcast(
     ingest(lived)
     held = published(lived.layout)
     events = read_events(held, columns=COLUMNS)
-    begun = replace(_begun(start), events=events, log=held.content_hash)
+    deployed = replace(_deployed(start), events=events, log=held.content_hash)
     once = replace(settings, cache=home / "cache")  # nobody asks for this panel again
-    _write(out / HINDCAST, _told(once, ask, [policy], begun, progress), ask)
+    _write(out / HINDCAST, _told(once, ask, [policy], deployed, progress), ask)
 
 
 def read_hindcast(out: Path, policy: str) -> Predicted | None:
@@ -109,11 +109,11 @@ def read_hindcast(out: Path, policy: str) -> Predicted | None:
     return _read(policy, document["policies"][policy], document)
 
 
-def _begun(start: Home) -> Begun:
+def _deployed(start: Home) -> Deployed:
     """The shop that every policy begins with."""
     first = champion(start)
     assert first is not None, "a start home without a release"
-    return Begun(load_release(start, first), RetrieveConfig().candidates)
+    return Deployed(load_release(start, first), RetrieveConfig().candidates)
 
 
 def _write(path: Path, policies: dict[str, Any], ask: LiveAsk) -> None:
@@ -122,7 +122,11 @@ def _write(path: Path, policies: dict[str, Any], ask: LiveAsk) -> None:
 
 
 def _told(
-    settings: Settings, ask: LiveAsk, policies: Sequence[Policy], begun: Begun, progress: Callable[..., None]
+    settings: Settings,
+    ask: LiveAsk,
+    policies: Sequence[Policy],
+    deployed: Deployed,
+    progress: Callable[..., None],
 ) -> dict[str, Any]:
     """What is said of each policy, by its name."""
     found: dict[str, dict[str, Any]] = {
@@ -131,7 +135,7 @@ def _told(
     }
     studied = [p for p in policies if "ranker" in p.components]
     if studied:
-        panel, at = _panel(settings, ask, begun, progress)
+        panel, at = _panel(settings, ask, deployed, progress)
         delay_us = publish_delay(settings)
         for policy in studied:
             found[policy.name] = _predict(settings, ask, panel, at, policy, delay_us, progress)
@@ -139,7 +143,7 @@ def _told(
 
 
 def _panel(
-    settings: Settings, ask: LiveAsk, begun: Begun, progress: Callable[..., None]
+    settings: Settings, ask: LiveAsk, deployed: Deployed, progress: Callable[..., None]
 ) -> tuple[Panel, Path]:
     knobs = {k: v for k, v in ask.config.to_json().items() if k not in ("scale", "seed", "days")}
     progress("the study's panel of the same world")
@@ -154,7 +158,7 @@ def _panel(
         window_d=ask.window_d,
         slices=ask.days,
         queries=ask.queries,
-        begun=begun,
+        deployed=deployed,
         progress=progress,
         **knobs,
     )

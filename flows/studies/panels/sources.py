@@ -23,7 +23,7 @@ from flows.studies.panels.log import BURN_IN, LEAST_DAYS, has_impressions, log_k
 from flows.studies.panels.next_item.panel import next_item_panel
 from flows.studies.panels.panel import Panel
 from flows.studies.panels.scorers import SCORERS_PART
-from flows.studies.panels.world import ACTIVITY, Begun, world_key, world_panel
+from flows.studies.panels.world import ACTIVITY, Deployed, world_key, world_panel
 from infra.clock import SECOND_US
 from infra.errors import ConfigError, DataError, EnvironmentError_
 from infra.processes import exclusive
@@ -59,16 +59,16 @@ def open_panel(
     window_d: float | None = 4.0,
     slices: int = 14,
     queries: int = 150,
-    begun: Begun | None = None,
+    deployed: Deployed | None = None,
     progress: Progress = lambda *_: None,
     **knobs: Any,
 ) -> tuple[Panel, Path]:
     """The panel of a source and its folder below the cache, made if it is not there.
 
     `source`: of SOURCES, or the folder of a home; `seed`: of the world and of every sample, None that of
-    the settings; `drift`, `scale`, `knobs` (data.world.config), `window_d`, `begun`: of a world only. Raises
-    ConfigError for an unknown source or knob and for impossible numbers, DataError for a source that holds
-    too little, EnvironmentError_ where the panel cannot be written or is being made by another command.
+    the settings; `drift`, `scale`, `knobs` (data.world.config), `window_d`, `deployed`: of a world only.
+    Raises ConfigError for an unknown source or knob and for impossible numbers, DataError for a source that
+    holds too little, EnvironmentError_ where the panel cannot be written or is being made by another command.
     """
     settings = settings if seed is None else replace(settings, seed=seed)
     cut = _Cut(burn_in_d, horizon_d, slices, queries)
@@ -80,7 +80,7 @@ def open_panel(
         cut = cut.filled(*_DAYS[source])
         knobs = {"activity": ACTIVITY, "scale": scale, "seed": settings.seed} | knobs
         key, make = _world(
-            settings, world_config(drift, **knobs, days=ceil(cut.span_d)), cut, window_d, begun, progress
+            settings, world_config(drift, **knobs, days=ceil(cut.span_d)), cut, window_d, deployed, progress
         )
     elif source in LOADERS:
         key, make = _real(settings, source, cut.filled(*_DAYS[source]), progress)
@@ -152,12 +152,12 @@ def _world(
     config: WorldConfig,
     cut: _Cut,
     window_d: float | None,
-    begun: Begun | None,
+    deployed: Deployed | None,
     progress: Progress,
 ) -> _Made:
     burn_in_d = config.days - cut.days[1]  # what a world has beyond whole days is burn-in
     key = world_key(
-        settings, config, burn_in_d=burn_in_d, slices=cut.slices, queries=cut.queries, begun=begun
+        settings, config, burn_in_d=burn_in_d, slices=cut.slices, queries=cut.queries, deployed=deployed
     )
     return key, lambda: world_panel(
         settings,
@@ -166,7 +166,7 @@ def _world(
         window_d=(1 - SCORERS_PART) * burn_in_d if window_d is None else window_d,
         slices=cut.slices,
         queries=cut.queries,
-        begun=begun,
+        deployed=deployed,
         progress=progress,
     )
 

@@ -46,7 +46,7 @@ from models.candidate_features import CATEGORICAL, FEATURES
 from models.metrics import discounts
 from models.release import Release
 
-__all__ = ["ACTIVITY", "Begun", "world_key", "world_panel"]
+__all__ = ["ACTIVITY", "Deployed", "world_key", "world_panel"]
 
 ACTIVITY = 0.12  # share of the users who are active in a day: some 60,000 rows in four days at scale 0.5
 _EARLIER_D = 1.0  # what serves when the horizon begins was trained before it
@@ -54,7 +54,7 @@ _ASKED = tuple(SURFACES.index(s) for s in ("search", "recommend"))
 
 
 @dataclass(frozen=True)
-class Begun:
+class Deployed:
     """A shop that is under way when the horizon begins: the release that it serves, and the log it wrote.
 
     `release`: as a refresh made it, its scorers taught by some sessions of the very days from which its
@@ -81,10 +81,10 @@ def world_key(
     burn_in_d: float,
     slices: int,
     queries: int,
-    begun: Begun | None = None,
+    deployed: Deployed | None = None,
 ) -> str:
     """The key of the panel that `world_panel` makes of the same arguments."""
-    more: dict[str, Any] = {} if begun is None else begun.named
+    more: dict[str, Any] = {} if deployed is None else deployed.named
     return panel_key(
         "world",
         world=config.to_json(),
@@ -92,7 +92,7 @@ def world_key(
         slices=slices,
         queries=queries,
         seed=settings.seed,
-        pool=POOL if begun is None else begun.pool,
+        pool=POOL if deployed is None else deployed.pool,
         **more,
     )
 
@@ -105,18 +105,18 @@ def world_panel(
     window_d: float,
     slices: int,
     queries: int,
-    begun: Begun | None = None,
+    deployed: Deployed | None = None,
     progress: Progress = lambda *_: None,
 ) -> Panel:
     """The panel of a world whose `config.days` are burn-in and horizon.
 
     The scorers are trained once; rows begin where what they learned from ends, which is the panel's
-    `first_us`. `window_d`: the longest that trainings will ask for. `begun`: a shop with scorers of its own,
-    whose rows begin a window and `_EARLIER_D` before the horizon; of the days that taught its scorers, the
-    sessions that did are left out, as in a refresh. Raises ConfigError where what is left of the burn-in is
+    `first_us`. `window_d`: the longest that trainings will ask for. `deployed`: a shop with scorers of its
+    own, whose rows begin a window and `_EARLIER_D` before the horizon; of the days that taught its scorers,
+    the sessions that did are left out, as in a refresh. Raises ConfigError where what is left of the burn-in is
     shorter than the window, or leaves no day of horizon.
     """
-    most_d = burn_in_d if begun is not None else (1 - SCORERS_PART) * burn_in_d
+    most_d = burn_in_d if deployed is not None else (1 - SCORERS_PART) * burn_in_d
     if not 0 < window_d <= most_d:
         raise ConfigError(
             f"a window of {window_d:g} days, a burn-in of {burn_in_d:g} whose first {burn_in_d - most_d:g} "
@@ -128,27 +128,22 @@ def world_panel(
         )
     began = time.perf_counter()
     world = build_world(config)
-    events = _history(world, progress) if begun is None or begun.events is None else begun.events
+    events = _history(world, progress) if deployed is None or deployed.events is None else deployed.events
     batch = Batch(events)
     horizon_us = START_US + int(burn_in_d * DAY_US)
     end_us = START_US + config.days * DAY_US
-    taught_us = taught_until(START_US, horizon_us)
-    pool = POOL
-    served: AbstractContextManager[Release]
-    if begun is None:
-        served = burn_in_release(
-            events,
-            batch,
-            taught_us=taught_us,
-            horizon_us=horizon_us,
-            seed=settings.seed,
-            progress=progress,
+    opened: AbstractContextManager[Release]
+    if deployed is None:
+        pool, seed = POOL, settings.seed
+        taught_us = since_us = taught_until(START_US, horizon_us)
+        opened = burn_in_release(
+            events, batch, taught_us=taught_us, horizon_us=horizon_us, seed=seed, progress=progress
         )
     else:
-        pool = begun.pool
-        taught_us = max(START_US, horizon_us - round((window_d + _EARLIER_D) * DAY_US))
-        served = nullcontext(replace(begun.release, ranker=None))  # candidates in fused order
-    with served as release:
+        pool, taught_us = deployed.pool, learned_us(deployed.release.manifest.artifacts)
+        since_us = max(START_US, horizon_us - round((window_d + _EARLIER_D) * DAY_US))
+        opened = nullcontext(replace(deployed.release, ranker=None))  # candidates in fused order
+    with opened as release:
         asked = _Asked.of(world, horizon_us, end_us)
         places = stretches(
             asked.time_us,
@@ -167,9 +162,9 @@ def world_panel(
         progress("labelled rows")
         last = State()
         last.fold(batch, 0, len(batch.kind))
-        labelled = labelled_rows(events, release, last, since_us=taught_us, until_us=end_us)
-        if begun is not None:
-            labelled = _untaught(labelled, learned_us(release.manifest.artifacts))
+        labelled = labelled_rows(events, release, last, since_us=since_us, until_us=end_us)
+        if deployed is not None:
+            labelled = _untaught(labelled, taught_us)
         about: dict[str, Any] = {
             "world": config.to_json(),
             "burn_in_d": burn_in_d,
@@ -177,7 +172,7 @@ def world_panel(
             "events": events.num_rows,
             "requests": len(labelled.rows.groups),
             "rows": len(labelled.rows.labels),
-            "rows_per_day": len(labelled.rows.labels) / ((end_us - taught_us) / DAY_US),
+            "rows_per_day": len(labelled.rows.labels) / ((end_us - since_us) / DAY_US),
             "scorers_learned_d": (taught_us - START_US) / DAY_US,
             "queries": sum(len(s.groups) for s in found),
             "pool": pool,
@@ -185,13 +180,15 @@ def world_panel(
         }
         panel = Panel(
             source="world",
-            key=world_key(settings, config, burn_in_d=burn_in_d, slices=slices, queries=queries, begun=begun),
+            key=world_key(
+                settings, config, burn_in_d=burn_in_d, slices=slices, queries=queries, deployed=deployed
+            ),
             names=FEATURES,
             categorical=CATEGORICAL,
             rows=labelled.rows,
             label_us=labelled.label_us,
             slices=tuple(found),
-            first_us=taught_us,
+            first_us=since_us,
             horizon_us=horizon_us,
             end_us=end_us,
             resolution_us=60 * SECOND_US,

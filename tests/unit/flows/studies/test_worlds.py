@@ -28,7 +28,7 @@ from flows.studies.panels.labelled import Labelled, grades_known, labelled_rows
 from flows.studies.panels.panel import Panel
 from flows.studies.panels.pools import Moments, Still
 from flows.studies.panels.scorers import burn_in_release, of_scorers, state_at
-from flows.studies.panels.world import Begun, world_panel
+from flows.studies.panels.world import Deployed, world_panel
 from infra.clock import DAY_US, HOUR_US
 from infra.errors import ConfigError, DataError
 from infra.settings import Settings
@@ -78,8 +78,10 @@ def test_rows_are_labelled_within_the_panel_and_begin_where_the_scorers_learned_
 def test_a_shop_under_way_is_studied_with_its_own_scorers_and_log(replayed: Replayed, tiny: Panel) -> None:
     def under_way(window_d: float = 2.5, **more: Any) -> Panel:
         settings = Settings(home=Path("unused"), cache=Path("unused"), seed=TINY.seed)
-        begun = Begun(replayed.release, 30, **more)
-        return world_panel(settings, TINY, burn_in_d=4, window_d=window_d, slices=3, queries=25, begun=begun)
+        deployed = Deployed(replayed.release, 30, **more)
+        return world_panel(
+            settings, TINY, burn_in_d=4, window_d=window_d, slices=3, queries=25, deployed=deployed
+        )
 
     panel = under_way()
     assert panel.first_us == HORIZON_US - 3.5 * DAY_US
