@@ -111,10 +111,10 @@ def world_panel(
     """The panel of a world whose `config.days` are burn-in and horizon.
 
     The scorers are trained once; rows begin where what they learned from ends, which is the panel's
-    `first_us`. `window_d`: the longest that trainings will ask for. `deployed`: a shop with scorers of its
-    own, whose rows begin a window and `_EARLIER_D` before the horizon; of the days that taught its scorers,
-    the sessions that did are left out, as in a refresh. Raises ConfigError where what is left of the burn-in is
-    shorter than the window, or leaves no day of horizon.
+    `first_us`. `window_d`: the longest that trainings will ask for. `deployed`: a shop with scorers of
+    its own, whose rows begin a window and `_EARLIER_D` before the horizon; of the days that taught its
+    scorers, the sessions that did are left out, as in a refresh. Raises ConfigError where what is left of
+    the burn-in is shorter than the window, or leaves no day of horizon.
     """
     most_d = burn_in_d if deployed is not None else (1 - SCORERS_PART) * burn_in_d
     if not 0 < window_d <= most_d:
