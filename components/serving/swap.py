@@ -182,7 +182,9 @@ class Swapper(Generic[S]):
         self.installing = release_id
         served: S | None = None
         try:
-            with self._politely():
+            # With nothing live nobody waits, and a fresh machine's kernels, which the first answers compile,
+            # would take minutes instead of seconds.
+            with self._politely() if live is not None else nullcontext():
                 # The one before is at hand: going back to it needs no loading, only the check.
                 served = self.find(release_id) or self._load(release_id, live)
                 record = replace(record, watermark_us=served.watermark_us, loaded_wall_us=wall_us())

@@ -35,7 +35,7 @@ from flows.bench.alignment import (
     within,
 )
 from flows.bench.catalogue import bench_requests, copy_home, prepare
-from flows.bench.hosts import Load, drive, get, http_requests, serving, workspace
+from flows.bench.hosts import Load, drive, get, http_requests, serving, summary, workspace
 from flows.bench.memory import MemoryWatch
 from flows.bench.mixture import Pager, check_journal
 from flows.bench.swap_memory import installing_memory
@@ -53,6 +53,7 @@ Progress = Callable[..., None]
 
 TRAINED = 3
 LEAD_S = 10.0
+WARM_S, PEAK_S = 5.0, 10.0
 SETTLE_US = 500_000  # after an installation, before what follows counts as quiet
 MOST_REQUESTS = 20_000
 MEMORY_SWAPS = 8  # in a process of their own
@@ -61,6 +62,9 @@ MEMORY_SWAPS = 8  # in a process of their own
 @dataclass(frozen=True)
 class SwapBench:
     """What to measure. `block`: swaps between two quiet stretches, which are half as long as a block.
+
+    `qps`: requests a second; with `peak_share` it is that share of the peak, which is found first, in the
+    same run: a machine's speed drifts, and a fixed rate is another share of it at another hour.
 
     `alternatives`: swaps in each of the textbook ways; 0 leaves them out. `only`: an artifact; releases in
     turn differ in it alone, None: in what the trained ones differ in.
@@ -74,6 +78,7 @@ class SwapBench:
     alternatives: int = 5
     source: Path | None = None
     only: str | None = None
+    peak_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,7 @@ def bench_swap(
         setup = {"source": str(bench.source), "releases": trained}
     document: dict[str, Any] = {
         "qps": bench.qps,
+        "peak_share": bench.peak_share,
         "every_s": bench.every_s,
         "only": bench.only,
         "setup": setup,
@@ -177,7 +183,7 @@ def bench_swap(
             copy_home(source, own.layout, champion_id=trained[0])
             releases = reidentified(own.layout, trained, bench.alternatives)
             document["alternatives"][way] = measure_textbook(
-                own, way, releases, sent, qps=bench.qps, out=folder / f"{way}.npz", progress=progress
+                own, way, releases, sent, qps=document["qps"], out=folder / f"{way}.npz", progress=progress
             )
         copy_home(source, own.layout, champion_id=trained[0])
         document |= _memory(own, trained, bench.only or "ranker", requests, progress)
@@ -236,11 +242,11 @@ def _swapped(
     """The service's own swaps under load."""
     schedule = plan(bench)
     layout = own.layout
-    due = poisson_arrivals(bench.qps, schedule.end, seed=own.seed)
-    trace = Trace(due, [sent[k % len(sent)] for k in range(len(due))])
     with serving(own, "service") as running:
         where: dict[str, Any] = {"host": running.host, "port": running.http_port}
-        drive(running, Load(sent, 5.0, bench.qps, first=len(sent) // 2), folder / "warm.npz")
+        qps, about = _rate(running, bench, sent, folder, progress)
+        due = poisson_arrivals(qps, schedule.end, seed=own.seed)
+        trace = Trace(due, [sent[k % len(sent)] for k in range(len(due))])
         pager = Pager(running, queries)
         driver = DriveProcess(trace, folder / "swaps.npz", **where)
         with MemoryWatch(int(get(running, "/release")["pid"])) as memory, driver:
@@ -263,6 +269,7 @@ def _swapped(
     progress("looking for mixtures in what was journalled")
     checked = check_journal(layout, status["writer"])
     return _figures(result, done, schedule, start_us, memory, changed) | {
+        **about,
         "swaps": len(done),
         "refused": [s["reason"] for s in swaps if not s["flipped"]],
         "missed": bench.swaps - len(swaps),
@@ -328,6 +335,23 @@ def _figures(
         **memory.figures(flips),
         "memory_service": memory.rise(installing, quiet, changed_bytes),
     }
+
+
+def _rate(
+    running: Settings, bench: SwapBench, sent: list[bytes], folder: Path, progress: Progress
+) -> tuple[float, dict[str, Any]]:
+    """Warm up; the requests a second to send, and what is told of them."""
+    first = len(sent) // 2
+    if bench.peak_share is None:
+        drive(running, Load(sent, WARM_S, bench.qps, first=first), folder / "warm.npz")
+        return bench.qps, {"qps": bench.qps}
+    found: dict[str, Any] = {}
+    for seconds in (WARM_S, PEAK_S):
+        found = summary(drive(running, Load(sent, seconds, first=first), folder / "warm.npz"))
+        first += found["requests"]
+    qps = round(bench.peak_share * found["rps"], 1)
+    progress(f"{qps:g}/s, {bench.peak_share:.0%} of a peak of {found['rps']:.0f}/s")
+    return qps, {"qps": qps, "peak_rps": found["rps"]}
 
 
 def _quiet(installing: Sequence[Window], schedule: Plan, start_us: int) -> list[Window]:

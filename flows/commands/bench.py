@@ -67,6 +67,12 @@ def swap(
     items: ItemsOption = 100_000,
     swaps: Annotated[int, typer.Option(min=1, help="Swaps, in blocks of ten.")] = 100,
     qps: Annotated[float, typer.Option(min=1.0, help="Requests a second.")] = 200.0,
+    peak_share: Annotated[
+        float | None,
+        typer.Option(
+            "--peak-share", min=0.01, max=1.5, help="Instead of --qps: this share of the peak, found first."
+        ),
+    ] = None,
     every_s: Annotated[
         float, typer.Option("--every-s", min=0.2, help="Seconds from one swap to the next.")
     ] = 4.0,
@@ -85,12 +91,16 @@ def swap(
     from flows.bench.swap import SwapBench, bench_swap
 
     session = open_session(ctx, home=home, seed=seed, as_json=as_json)
-    bench = SwapBench(items, swaps, qps, every_s, alternatives=alternatives, source=source, only=only)
+    bench = SwapBench(
+        items, swaps, qps, every_s,
+        alternatives=alternatives, source=source, only=only, peak_share=peak_share,
+    )  # fmt: skip
     with session.progress("bench swap") as say:
         found = bench_swap(session.settings, bench, progress=say)
     ratio, excess = found["p99_ratio"], found["flip_excess"]
     lines = [
-        f"{found['swaps']} swaps at {qps:g}/s: {found['failed']} of {found['requests']} requests failed, "
+        f"{found['swaps']} swaps at {found['qps']:g}/s: "
+        f"{found['failed']} of {found['requests']} requests failed, "
         f"{found['mixed']} mixed ({found['mixed_checks']['replies']} replies looked at); {found['verdict']}",
         *(f"  because {reason}" for reason in found["reasons"]),
         f"p99 {found['p99_installing_ms']} ms installing, {found['p99_quiet_ms']} ms quiet: "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -55,8 +56,14 @@ class FakeRegistry:
         self.noted += 1
 
 
-def swapper(registry: FakeRegistry, **limits: object) -> Swapper[FakeRelease]:
+def swapper(
+    registry: FakeRegistry,
+    *,
+    politely: Callable[[], AbstractContextManager[None]] = nullcontext,
+    **limits: object,
+) -> Swapper[FakeRelease]:
     return Swapper(
+        politely=politely,
         champion=lambda: registry.pointer,
         changed=lambda: registry.version,
         load=registry.load,
@@ -91,6 +98,22 @@ def test_it_follows_the_pointer_and_holds_the_last_two() -> None:
     assert swap.step() is None  # nothing new
     assert [r.previous for r in swap.records] == ["", "a", "b"]
     assert registry.noted == 3
+
+
+def test_only_beside_a_live_release_does_it_wait_for_requests() -> None:
+    polite: list[str] = []
+
+    @contextmanager
+    def politely() -> Iterator[None]:
+        polite.append(registry.pointer or "")
+        yield
+
+    registry = FakeRegistry()
+    swap = swapper(registry, politely=politely)
+    for name in ("a", "b"):
+        registry.point(name)
+        swap.step()
+    assert polite == ["b"]
 
 
 def test_rolling_back_takes_the_held_release_without_loading() -> None:

@@ -128,7 +128,8 @@ def test_replies_of_one_release_each_are_no_mixture(journalled: Home) -> None:
 def test_a_vector_of_another_release_is_a_mixture(journalled: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = sorted(p.name for p in journalled.releases.glob("r-*"))
     other = QueryMemory(load_release(journalled, ids[0]))
-    monkeypatch.setattr(QueryMemory, "of", lambda self, query: other._of(query))
+    of = QueryMemory.of
+    monkeypatch.setattr(QueryMemory, "of", lambda _, query: of(other, query))
     found = check_journal(journalled, "serve-0")
     assert 0 < found.mixed < found.replies == 24
 
