@@ -52,7 +52,8 @@ class ShadowLimits:
     `max_empty_share`: how many more of the queries may come back empty. `min_match_share`: what its first
     items have to match of the queries' words, as a share of what the live one's match. The latency ratio is
     of medians of CPU-ms; below `free_ms` it does not count. Between two queries lie at least `pause_s` and
-    `rest` times the CPU-time of the last one, so that requests get the processor.
+    `rest` times the CPU-time of the last one, at most `longest_s`, so that requests get the processor; none
+    without a live release, where nobody asks.
     """
 
     queries: int = 32
@@ -62,7 +63,8 @@ class ShadowLimits:
     max_latency_ratio: float = 5.0
     free_ms: float = 5.0
     pause_s: float = 0.005
-    rest: float = 6.0
+    rest: float = 12.0
+    longest_s: float = 0.1
 
 
 @dataclass
@@ -102,7 +104,8 @@ def shadow_check(
     last_ms = 0.0
     for warming in (True, False):
         for request in requests[: len(requests) if not warming else max(8, len(requests) // 4)]:
-            _rest(limits, last_ms)
+            if live is not None:
+                _rest(limits, last_ms)
             began = time.thread_time()
             try:
                 ours = answer(served, request)
@@ -181,7 +184,7 @@ def _judge(seen: _Seen, asked: int, has_live: bool, limits: ShadowLimits) -> Non
 
 
 def _rest(limits: ShadowLimits, last_ms: float) -> None:
-    time.sleep(max(limits.pause_s, limits.rest * last_ms / 1e3))
+    time.sleep(max(limits.pause_s, min(limits.longest_s, limits.rest * last_ms / 1e3)))
 
 
 def _rounded(value: float) -> float | None:

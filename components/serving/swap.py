@@ -182,8 +182,8 @@ class Swapper(Generic[S]):
         self.installing = release_id
         served: S | None = None
         try:
-            # With nothing live nobody waits, and a fresh machine's kernels, which the first answers compile,
-            # would take minutes instead of seconds.
+            # With nothing live nobody waits, and what the first answers compile on a fresh machine would
+            # take three times as long.
             with self._politely() if live is not None else nullcontext():
                 # The one before is at hand: going back to it needs no loading, only the check.
                 served = self.find(release_id) or self._load(release_id, live)
