@@ -6,12 +6,9 @@ release lives, so a common query costs it once. It knows neither shoppers nor st
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,9 +100,15 @@ class KnownQuery:
 
 
 class QueryMemory:
-    """The last queries that a release was asked; safe to share among threads."""
+    """The last queries that a release was asked; safe to share among threads.
 
-    def __init__(self, release: Release, *, capacity: int = _REMEMBERED) -> None:
+    `before`: of the release that this one takes over from. Each query makes it forget two of its own: freed
+    all at once, when that release goes, thousands would hold up a request for 20 ms.
+    """
+
+    def __init__(
+        self, release: Release, *, capacity: int = _REMEMBERED, before: QueryMemory | None = None
+    ) -> None:
         text = release.text_classifier
         codes = class_codes(text.classes if text else ())
         found, of_class = np.unique(codes, return_inverse=True)
@@ -115,17 +118,20 @@ class QueryMemory:
         self._capacity = capacity
         # Each operation on it is a single one for other threads; no lock for a request to wait at.
         self._known: OrderedDict[str, KnownQuery] = OrderedDict()
+        self._outgoing = None if before is None else before._known
         self._hits = self._misses = 0
 
     def of(self, query: str) -> KnownQuery:
         """What the query means to the release."""
         text = normalised(query)
+        if self._outgoing is not None:
+            self._forget_two()
         known = self._known.get(text)
         if known is None:
             self._misses += 1
             known = self._known[text] = self._know(text)
             if len(self._known) > self._capacity:
-                self._pop()
+                _pop(self._known)
             return known
         self._hits += 1
         try:  # noqa: SIM105 - a suppress would cost seven times the look
@@ -134,20 +140,11 @@ class QueryMemory:
             pass
         return known
 
-    def last(self, n: int) -> list[str]:
-        """The last n queries, the latest first."""
-        return list(islice(reversed(self._known), n))
-
-    def forget(self, *, at_a_time: int = 16, pause_s: float = 0.002) -> None:
-        """Forget all, a few at a time: freeing thousands at once would hold up a request for 20 ms."""
-        while self._known:
-            for _ in range(min(at_a_time, len(self._known))):
-                self._pop()
-            time.sleep(pause_s)
-
-    def _pop(self) -> None:
-        with contextlib.suppress(KeyError):  # another thread took the last one
-            self._known.popitem(last=False)
+    def _forget_two(self) -> None:
+        outgoing = self._outgoing
+        if outgoing is not None and _pop(outgoing) and _pop(outgoing):
+            return
+        self._outgoing = None
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -158,6 +155,15 @@ class QueryMemory:
     def size(self) -> int:
         """How many queries are remembered."""
         return len(self._known)
+
+
+def _pop(known: OrderedDict[str, KnownQuery]) -> bool:
+    """Forget what was asked for longest ago; whether there was anything."""
+    try:
+        known.popitem(last=False)
+    except KeyError:
+        return False
+    return True
 
 
 def class_codes(classes: tuple[str, ...]) -> NDArray[np.int32]:

@@ -15,6 +15,7 @@ from components.search.catalogue import Catalogue
 from components.search.live import ReleaseView
 from components.search.pages import PageCache
 from components.search.pipeline import PipelineConfig, SearchPipeline
+from components.search.queries import QueryMemory
 from components.search.summarise import Summaries, item_json
 from components.serving.shadow import TOP, Answer
 from data.shop import Filters, Request
@@ -120,6 +121,9 @@ def install(
     # Where nothing else is new than what scores, the view and what is known of queries stay as they are.
     same = live is not None and _same_but(release, live.release, _SCORE)
     view = live.view if same and live is not None else make_view(release)
+    queries = None if live is None else live.pipeline.queries
+    if not same:
+        queries = QueryMemory(release, before=queries)
     pipeline = SearchPipeline(
         release,
         view,
@@ -129,7 +133,7 @@ def install(
         pages=shared.pages,
         summaries=shared.summaries,
         times=shared.times,
-        queries=live.pipeline.queries if same and live is not None else None,
+        queries=queries,
     )
     if shared.times is None:
         shared.times = pipeline.times

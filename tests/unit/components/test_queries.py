@@ -33,50 +33,54 @@ def test_a_query_is_understood_once_however_it_is_typed(memory: QueryMemory) -> 
 
 
 def test_what_was_not_asked_for_longest_goes_first(memory: QueryMemory) -> None:
-    for query in ("red boots", "blue shirts", "green sandals", "red boots", "black hoodies"):
-        memory.of(query)
-    assert memory.last(5) == ["black hoodies", "red boots", "green sandals"]
-    assert memory.last(1) == ["black hoodies"]
+    kept = {q: memory.of(q) for q in ("red boots", "blue shirts", "green sandals")}
+    memory.of("red boots")
+    memory.of("black hoodies")  # there is room for three
     assert memory.size == 3
-    memory.of("blue shirts")
-    assert memory.counts == (1, 5)
+    assert memory.of("red boots") is kept["red boots"]
+    assert memory.of("green sandals") is kept["green sandals"]
+    assert memory.of("blue shirts") is not kept["blue shirts"]
+    assert memory.counts == (3, 5)
 
 
-def test_all_is_forgotten_and_asked_again_it_is_known_anew(release: Release) -> None:
-    memory = QueryMemory(release)
-    old = [memory.of(f"red boots {i}") for i in range(50)]
-    memory.forget(at_a_time=7, pause_s=0.0)
-    assert memory.size == 0
-    assert memory.of("red boots 3") is not old[3]
-    assert memory.of("red boots 3").tokens.tolist() == old[3].tokens.tolist()
+def test_each_query_makes_the_memory_before_forget_two(release: Release) -> None:
+    old = QueryMemory(release)
+    for i in range(5):
+        old.of(f"red boots {i}")
+    new = QueryMemory(release, before=old)
+    left = []
+    for i in range(4):
+        new.of(f"blue shirts {i % 2}")
+        left.append(old.size)
+    assert left == [3, 1, 0, 0]
+    assert new.size == 2
+    old.of("red boots 1")  # of a cursor: it is held as long as its release
+    new.of("blue shirts 1")
+    assert old.size == 1
 
 
 def test_requests_under_way_may_ask_what_is_being_forgotten(release: Release) -> None:
-    memory = QueryMemory(release, capacity=20)
-    done = threading.Event()
+    old = QueryMemory(release, capacity=20)
     wrong: list[object] = []
 
-    def ask() -> None:
-        i = 0
-        while not done.is_set():
+    def ask(memory: QueryMemory, word: str) -> None:
+        for i in range(300):
             try:
-                known = memory.of(f"red boots {i % 30}")
-                if not isinstance(known, KnownQuery) or known.rewritten.words[0] != "red":
+                known = memory.of(f"{word} boots {i % 30}")
+                if not isinstance(known, KnownQuery) or known.rewritten.words[0] != word:
                     wrong.append(known)
             except Exception as error:
                 wrong.append(error)
-            i += 1
 
-    threads = [threading.Thread(target=ask) for _ in range(2)]
+    memories = [old, old, QueryMemory(release, before=old), QueryMemory(release, before=old)]
+    threads = [
+        threading.Thread(target=ask, args=(memory, word))
+        for memory, word in zip(memories, ("red", "blue", "red", "blue"), strict=True)
+    ]
     for thread in threads:
         thread.start()
-    forgetting = [threading.Thread(target=memory.forget, kwargs={"pause_s": 0.0}) for _ in range(2)]
-    for thread in forgetting:
-        thread.start()
-    done.wait(0.3)
-    done.set()
-    for thread in [*threads, *forgetting]:
-        thread.join(10.0)
+    for thread in threads:
+        thread.join(30.0)
         assert not thread.is_alive()
     assert wrong == []
-    assert memory.size <= 22
+    assert old.size <= 22
