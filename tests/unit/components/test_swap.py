@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from components.serving import shadow
 from components.serving.gate import Gate
 from components.serving.shadow import Answer, ShadowLimits
 from components.serving.swap import Swapper
@@ -114,6 +115,20 @@ def test_only_beside_a_live_release_does_it_wait_for_requests() -> None:
         registry.point(name)
         swap.step()
     assert polite == ["b"]
+
+
+def test_the_shadow_check_rests_beside_a_live_release_and_never_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr(shadow.time, "sleep", rests.append)
+    limits = ShadowLimits(rest=1e9)  # as after a query that had to be compiled
+    new, live = FakeRelease("b"), FakeRelease("a")
+    shadow.shadow_check(lambda served, request: served.reply(request), new, None, REQUESTS, limits)
+    assert rests == []
+    shadow.shadow_check(lambda served, request: served.reply(request), new, live, REQUESTS, limits)
+    assert (min(rests), max(rests)) == (limits.pause_s, limits.longest_s)
+    assert len(rests) == 8 + 2 * len(REQUESTS)
 
 
 def test_rolling_back_takes_the_held_release_without_loading() -> None:
