@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.home_watch import Left, Sample, broken_bounds, left_of, look, runs, trend
+from benchmarks.home_watch import Left, Sample, broken_bounds, left_of, look, runs, trend, turned_over
 from components.load.process import DriveProcess
 from components.load.result import LoadResult
 from components.load.verdict import judge
@@ -206,7 +206,10 @@ def _told(
     posts = result.reactions
     held = published(layout)
     memory = {n: trend([s.memory_mb.get(n) for s in samples]) for n in sorted(samples[-1].memory_mb)}
-    disk = {n: trend([s.disk_mb.get(n, 0.0) for s in samples]) for n in sorted(samples[-1].disk_mb)}
+    full = turned_over(samples)
+    disk = {
+        n: trend([s.disk_mb.get(n, 0.0) for s in samples], begin=full) for n in sorted(samples[-1].disk_mb)
+    }
     names = {d["champion"] for d in done}
     figures = judge(result).figures
     document: dict[str, Any] = {
@@ -236,7 +239,8 @@ def _told(
         "releases_in_registry": len(open_registry(layout.mlflow).releases()),
         "registry_mb": {"first": samples[0].disk_mb["mlflow"], "last": samples[-1].disk_mb["mlflow"]},
         "memory_mb": memory,
-        "disk_mb": disk | {"total": trend([sum(s.disk_mb.values()) for s in samples])},
+        "disk_mb": disk | {"total": trend([sum(s.disk_mb.values()) for s in samples], begin=full)},
+        "disk_judged_from": full,
         "problems": status["problems"],
         "processes_left": [f"{p.pid} {p.line[:120]}" for p in left],
         "seconds": round(time.monotonic() - began, 1),

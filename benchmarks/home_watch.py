@@ -1,7 +1,7 @@
 """How much memory the processes of a home hold, how much disk its folders, and how that goes on over cycles.
 
-A trend is a robust slope with its interval over the second half of the cycles. It judges nothing but whether
-a trend keeps within its bound.
+A trend is a robust slope with its interval over the second half of the cycles; of the disk not before what was
+replaced has begun to go. It judges nothing but whether a trend keeps within its bound.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ import numpy as np
 import psutil
 from scipy.stats import theilslopes
 
+from data.parts import RETIRE_US
+from data.snapshots import published
 from infra import cluster, processes
+from infra.clock import wall_us
 from infra.ray_scratch import scratch_of
 from infra.settings import Home, Settings
 
-__all__ = ["Left", "Sample", "broken_bounds", "left_of", "look", "runs", "trend"]
+__all__ = ["Left", "Sample", "broken_bounds", "left_of", "look", "runs", "trend", "turned_over"]
 
 _KINDS = (
     ("ray::ServeReplica", "replica"),
@@ -44,24 +47,42 @@ RECORDS = ("mlflow", "prefect", "run")
 
 @dataclass(frozen=True)
 class Sample:
-    """Megabytes: resident memory by process, and what lies on the disk by folder of the home."""
+    """Megabytes: resident memory by process, and what lies on the disk by folder of the home.
+
+    `wall_us`: when; `expired`: whether retention has removed anything yet.
+    """
 
     memory_mb: Mapping[str, float]
     disk_mb: Mapping[str, float]
+    wall_us: int = 0
+    expired: bool = False
 
 
 def look(settings: Settings) -> Sample:
     """What is there now."""
-    return Sample(_memory(settings.layout), _disk(settings.home))
+    layout = settings.layout
+    return Sample(_memory(layout), _disk(settings.home), wall_us(), published(layout).floor_us > 0)
 
 
-def trend(values: Sequence[float | None]) -> dict[str, Any]:
+def turned_over(samples: Sequence[Sample]) -> int:
+    """The first sample by which the disk can be full: what is replaced stays for ten minutes of wall time.
+
+    So much after retention first removed something; all of them where that never comes.
+    """
+    first = next((s.wall_us for s in samples if s.expired), None)
+    if first is None:
+        return len(samples)
+    return next((i for i, s in enumerate(samples) if s.wall_us >= first + RETIRE_US), len(samples))
+
+
+def trend(values: Sequence[float | None], *, begin: int = 0) -> dict[str, Any]:
     """First and last value, the largest, and the slope a cycle over the second half with its 95 % interval.
 
-    Theil and Sen's: the median of all slopes between two cycles. The slope is None where cycles are too few.
+    `begin`: from this cycle on, where it is a later one. Theil and Sen's: the median of all slopes between
+    two cycles. The slope is None where cycles are too few.
     """
     known = np.array([np.nan if v is None else v for v in values], np.float64)
-    half = known[len(known) // 2 :]
+    half = known[max(begin, len(known) // 2) :]
     at = np.flatnonzero(~np.isnan(half))
     found: dict[str, Any] = {
         "first": _round(known[0]), "last": _round(known[-1]), "max": _round(float(np.nanmax(known))),

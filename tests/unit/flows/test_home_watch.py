@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.home_watch import FEWEST, GROWTH, RECORDS_MB, broken_bounds, trend
+from benchmarks.home_watch import FEWEST, GROWTH, RECORDS_MB, Sample, broken_bounds, trend, turned_over
+from data.parts import RETIRE_US
 
 CYCLES = np.arange(50)
 
@@ -46,3 +47,17 @@ def test_only_growth_that_is_sure_and_above_its_bound_breaks_a_promise() -> None
     (told,) = broken_bounds({}, {"segments": grows, "mlflow": grows, "total": grows})
     assert told.startswith("disk of segments grows")
     assert broken_bounds({}, {"prefect": trend([2 * RECORDS_MB * float(c) for c in CYCLES])})
+
+
+def test_the_disk_is_judged_once_what_was_replaced_is_gone() -> None:
+    def at(wall_us: int, expired: bool) -> Sample:
+        return Sample({}, {}, wall_us, expired)
+
+    filling = [at(0, False), at(100, True), at(200, True)]
+    assert turned_over(filling) == 3
+    assert turned_over([at(0, False), at(RETIRE_US * 2, False)]) == 2  # nothing was ever removed
+    assert turned_over([*filling, at(RETIRE_US + 99, True), at(RETIRE_US + 100, True)]) == 4
+    fills = [float(min(c, 60)) for c in range(80)]
+    assert trend(fills, begin=60)["slope"] == 0.0
+    assert trend(fills)["slope"] > 0.5
+    assert trend(fills, begin=80)["slope"] is None
