@@ -1,7 +1,7 @@
 """How much memory the processes of a home hold, how much disk its folders, and how that goes on over cycles.
 
-A trend is a robust slope with its interval over the second half of the cycles; of the disk not before what was
-replaced has begun to go. It judges nothing but whether a trend keeps within its bound.
+A trend is a robust slope with its interval over the second half of the cycles; of the disk not before what
+was replaced has begun to go. It judges nothing but whether a trend keeps within its bound.
 """
 
 from __future__ import annotations
