@@ -140,6 +140,10 @@ class QueryMemory:
             pass
         return known
 
+    def clear(self) -> None:
+        """Forget all at once: of a release that is dropped before it was forgotten bit by bit."""
+        self._known.clear()
+
     def _forget_two(self) -> None:
         outgoing = self._outgoing
         if outgoing is not None and _pop(outgoing) and _pop(outgoing):

@@ -320,6 +320,7 @@ class Engine:
         shared = any(other.view is served.view for other in self._swapper.held)
         if self._follower is not None and not shared:
             self._follower.forget(served.view.refresh)
+            served.pipeline.queries.clear()
 
     def _shadow_answer(self, served: Installed, request: Request) -> Any:
         with self.gate.read():

@@ -13,6 +13,7 @@ import pytest
 from components.serving.engine import Engine
 from components.serving.installed import Installed
 from components.serving.refusals import Refusal
+from data.shop import Request
 from infra.clock import ManualClock
 from infra.settings import Home
 from models.release import OPTIONAL, make_release, publish, read_manifest, release_folder, set_champion
@@ -70,6 +71,8 @@ def test_a_dropped_release_is_freed_at_once(home: Home) -> None:
         for release_id in ids:
             assert release_id == ids[0] or engine.install(release_id).flipped
             get(engine, "/search", q="black jackets")
+            for k in range(900 if release_id == ids[1] else 0):  # more than the next ones make it forget
+                engine.answer(Request("search", NOW_US, query=f"black jackets {k}"), journal=False)
             live = engine.live
             assert live is not None
             held = (live.pipeline, live.view, live.release, live.release.vector_index)

@@ -54,9 +54,11 @@ def test_each_query_makes_the_memory_before_forget_two(release: Release) -> None
         left.append(old.size)
     assert left == [3, 1, 0, 0]
     assert new.size == 2
-    old.of("red boots 1")  # of a cursor: it is held as long as its release
+    old.of("red boots 1")  # of a cursor, as long as its release is held
     new.of("blue shirts 1")
     assert old.size == 1
+    old.clear()
+    assert old.size == 0
 
 
 def test_requests_under_way_may_ask_what_is_being_forgotten(release: Release) -> None:
