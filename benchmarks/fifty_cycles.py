@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.home_watch import Left, Sample, broken_bounds, left_of, look, runs, trend, turned_over
+from benchmarks.home_watch import Left, Sample, broken_bounds, left_of, look, runs, trend
 from components.load.process import DriveProcess
 from components.load.result import LoadResult
 from components.load.verdict import judge
@@ -206,10 +206,7 @@ def _told(
     posts = result.reactions
     held = published(layout)
     memory = {n: trend([s.memory_mb.get(n) for s in samples]) for n in sorted(samples[-1].memory_mb)}
-    full = turned_over(samples)
-    disk = {
-        n: trend([s.disk_mb.get(n, 0.0) for s in samples], begin=full) for n in sorted(samples[-1].disk_mb)
-    }
+    disk = {n: trend([s.disk_mb.get(n, 0.0) for s in samples]) for n in sorted(samples[-1].disk_mb)}
     names = {d["champion"] for d in done}
     figures = judge(result).figures
     document: dict[str, Any] = {
@@ -239,8 +236,9 @@ def _told(
         "releases_in_registry": len(open_registry(layout.mlflow).releases()),
         "registry_mb": {"first": samples[0].disk_mb["mlflow"], "last": samples[-1].disk_mb["mlflow"]},
         "memory_mb": memory,
-        "disk_mb": disk | {"total": trend([sum(s.disk_mb.values()) for s in samples], begin=full)},
-        "disk_judged_from": full,
+        "disk_mb": disk | {"total": trend([sum(s.disk_mb.values()) for s in samples])},
+        "overdue": sorted({name for s in samples for name in s.overdue or ()}),
+        "looks_for_overdue": sum(s.overdue is not None for s in samples),
         "problems": status["problems"],
         "processes_left": [f"{p.pid} {p.line[:120]}" for p in left],
         "seconds": round(time.monotonic() - began, 1),
@@ -266,6 +264,9 @@ def _broken(watched: _Watched, told: dict[str, Any]) -> list[str]:
     if told["promoted"] and told["releases_that_answered"] < 2:
         broken.append("no promoted release answered")
     broken += broken_bounds(told["memory_mb"], told["disk_mb"])
+    broken += [f"still on the disk ten minutes later: {name}" for name in told["overdue"]]
+    if not told["looks_for_overdue"]:
+        broken.append("what was replaced was never looked for: each cycle ended beside a publication")
     broken += [f"status tells of a problem: {p}" for p in told["problems"]]
     if told["processes_left"]:
         broken.append(f"{len(told['processes_left'])} processes were left after down")

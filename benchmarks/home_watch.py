@@ -1,15 +1,18 @@
 """How much memory the processes of a home hold, how much disk its folders, and how that goes on over cycles.
 
-A trend is a robust slope with its interval over the second half of the cycles; of the disk not before what
-was replaced has begun to go. It judges nothing but whether a trend keeps within its bound.
+A trend is a robust slope with its interval over the second half of the cycles. Parts and states that were
+replaced stay for ten wall minutes, and come and go several at a time: steps, of which a slope says nothing.
+Of them it is looked whether any is still there that should have gone. It judges nothing else.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,13 @@ import psutil
 from scipy.stats import theilslopes
 
 from data.parts import RETIRE_US
-from data.snapshots import published
+from data.snapshots import read_status
 from infra import cluster, processes
-from infra.clock import wall_us
+from infra.clock import SECOND_US, wall_us
 from infra.ray_scratch import scratch_of
 from infra.settings import Home, Settings
 
-__all__ = ["Left", "Sample", "broken_bounds", "left_of", "look", "runs", "trend", "turned_over"]
+__all__ = ["REPLACED", "Left", "Sample", "broken_bounds", "left_of", "look", "overdue", "runs", "trend"]
 
 _KINDS = (
     ("ray::ServeReplica", "replica"),
@@ -43,46 +46,80 @@ GROWTH = {"memory": 0.001, "disk": 0.002}  # share of its level that each may ga
 LEAST_MB = 0.1  # a cycle, that each may gain however small it is
 RECORDS_MB = 1.0  # a cycle, that records may grow by: the registry, Prefect's runs, logs
 RECORDS = ("mlflow", "prefect", "run")
+REPLACED = "replaced"
+"""What of the snapshots' folder counts no more: told as if it were a folder of its own."""
+UNDER_WAY_US = 10 * SECOND_US  # that a publication may take from its first file to its last removal
 
 
 @dataclass(frozen=True)
 class Sample:
     """Megabytes: resident memory by process, and what lies on the disk by folder of the home.
 
-    `wall_us`: when; `expired`: whether retention has removed anything yet.
+    `overdue`: what was replaced and should have gone; None where that could not be told just then.
     """
 
     memory_mb: Mapping[str, float]
     disk_mb: Mapping[str, float]
-    wall_us: int = 0
-    expired: bool = False
+    overdue: tuple[str, ...] | None = None
 
 
 def look(settings: Settings) -> Sample:
     """What is there now."""
     layout = settings.layout
-    return Sample(_memory(layout), _disk(settings.home), wall_us(), published(layout).floor_us > 0)
+    return Sample(_memory(layout), _disk(layout), overdue(layout))
 
 
-def turned_over(samples: Sequence[Sample]) -> int:
-    """The first sample by which the disk can be full: what is replaced stays for ten minutes of wall time.
+def overdue(layout: Home) -> tuple[str, ...] | None:
+    """Parts that the last publication, and states that the last rise of the floor, should have removed.
 
-    So much after retention first removed something; all of them where that never comes.
+    Of both, what had been replaced for ten wall minutes by then; parts that nothing names, at once. None
+    where a publication may be under way.
     """
-    first = next((s.wall_us for s in samples if s.expired), None)
-    if first is None:
-        return len(samples)
-    return next((i for i, s in enumerate(samples) if s.wall_us >= first + RETIRE_US), len(samples))
+    status = read_status(layout)
+    told_us, now_us = _changed_us(layout.snapshots / "status.json"), wall_us()
+    if now_us - told_us < UNDER_WAY_US:
+        return None
+    kept, retired = _kept(layout), status.get("retired", {})
+    found = [
+        path.name
+        for path in sorted((layout.snapshots / "events").glob("part-*.parquet"))
+        if path.name not in kept
+        and _changed_us(path) < told_us
+        and told_us - retired.get(path.name, 0) >= RETIRE_US + UNDER_WAY_US
+    ]
+    floors = sorted(p.name for p in layout.snapshots.glob("floor-*"))
+    current = status.get("floor", {}).get("state", "")
+    before = [name for name in floors if name < current]
+    for name, following in pairwise(before):  # the floor just before the current one always stays
+        since_us, raised_us = (_changed_us(layout.snapshots / n) for n in (following, current))
+        if raised_us - since_us >= RETIRE_US + UNDER_WAY_US:
+            found.append(name)
+    return tuple(found)
 
 
-def trend(values: Sequence[float | None], *, begin: int = 0) -> dict[str, Any]:
+def _kept(layout: Home) -> set[str]:
+    """Names of what counts in the snapshots' folder: documents, and the parts and states that they name."""
+    status, base = read_status(layout), layout.snapshots / "base.json"
+    states = {status.get("floor", {}).get("state", "")}
+    if base.exists():
+        states.add(json.loads(base.read_bytes())["folder"])
+    return {"status.json", base.name, *states, *(p["file"] for p in status["parts"])}
+
+
+def _changed_us(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns // 1_000
+    except FileNotFoundError:  # removed meanwhile
+        return wall_us()
+
+
+def trend(values: Sequence[float | None]) -> dict[str, Any]:
     """First and last value, the largest, and the slope a cycle over the second half with its 95 % interval.
 
-    `begin`: from this cycle on, where it is a later one. Theil and Sen's: the median of all slopes between
-    two cycles. The slope is None where cycles are too few.
+    Theil and Sen's: the median of all slopes between two cycles. The slope is None where cycles are too few.
     """
     known = np.array([np.nan if v is None else v for v in values], np.float64)
-    half = known[max(begin, len(known) // 2) :]
+    half = known[len(known) // 2 :]
     at = np.flatnonzero(~np.isnan(half))
     found: dict[str, Any] = {
         "first": _round(known[0]), "last": _round(known[-1]), "max": _round(float(np.nanmax(known))),
@@ -98,11 +135,14 @@ def trend(values: Sequence[float | None], *, begin: int = 0) -> dict[str, Any]:
 def broken_bounds(
     memory: Mapping[str, Mapping[str, Any]], disk: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """Which trends are surely above their bound, in words. Records grow with what they record."""
+    """Which trends are surely above their bound, in words. Records grow with what they record.
+
+    Not of `REPLACED`, nor of the total, which holds it.
+    """
     found = []
     for what, trends in (("memory", memory), ("disk", disk)):
         for name, t in trends.items():
-            if t["low"] is None or (what, name) == ("disk", "total"):
+            if t["low"] is None or (what == "disk" and name in ("total", REPLACED)):
                 continue
             bound = (
                 RECORDS_MB if what == "disk" and name in RECORDS else max(LEAST_MB, GROWTH[what] * t["level"])
@@ -168,20 +208,23 @@ def _memory(layout: Home) -> dict[str, float]:
     return dict(found)
 
 
-def _disk(home: Path) -> dict[str, float]:
-    """What each folder takes, files with several names once."""
+def _disk(layout: Home) -> dict[str, float]:
+    """What each folder takes, files with several names once; `REPLACED` apart from what counts."""
+    kept = _kept(layout)
     seen: set[int] = set()
     found: defaultdict[str, float] = defaultdict(float)
-    for folder, _, names in os.walk(home):
-        top = Path(folder).relative_to(home).parts[:1]
+    for folder, _, names in os.walk(layout.root):
+        top, *below = Path(folder).relative_to(layout.root).parts or (".",)
         for name in names:
             try:
                 about = os.lstat(os.path.join(folder, name))  # noqa: PTH118 (thousands of files)
             except OSError:  # removed meanwhile
                 continue
-            if about.st_ino not in seen:
-                seen.add(about.st_ino)
-                found[top[0] if top else "."] += about.st_blocks * 512 / 1e6
+            if about.st_ino in seen:
+                continue
+            seen.add(about.st_ino)
+            counts = top != "snapshots" or not kept.isdisjoint((*below, name))
+            found[top if counts else REPLACED] += about.st_blocks * 512 / 1e6
     return dict(found)
 
 

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from benchmarks.home_watch import FEWEST, GROWTH, RECORDS_MB, Sample, broken_bounds, trend, turned_over
-from data.parts import RETIRE_US
+from benchmarks.home_watch import (
+    FEWEST,
+    GROWTH,
+    RECORDS_MB,
+    REPLACED,
+    broken_bounds,
+    look,
+    overdue,
+    trend,
+)
+from infra.clock import SECOND_US, wall_us
+from infra.settings import Home, Settings
 
 CYCLES = np.arange(50)
 
@@ -49,15 +63,60 @@ def test_only_growth_that_is_sure_and_above_its_bound_breaks_a_promise() -> None
     assert broken_bounds({}, {"prefect": trend([2 * RECORDS_MB * float(c) for c in CYCLES])})
 
 
-def test_the_disk_is_judged_once_what_was_replaced_is_gone() -> None:
-    def at(wall_us: int, expired: bool) -> Sample:
-        return Sample({}, {}, wall_us, expired)
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """Snapshots published an hour ago: two parts, a floor and a base, and what these replaced."""
+    layout = Home(tmp_path)
+    events = layout.snapshots / "events"
+    events.mkdir(parents=True)
+    for name in ("part-1.parquet", "part-2.parquet", "part-0.parquet"):
+        (events / name).write_bytes(b"x" * 4096)
+    for name in ("floor-1", "floor-2", "floor-3", "base-7", "base-6"):
+        (layout.snapshots / name).mkdir()
+        (layout.snapshots / name / "state.npz").write_bytes(b"x" * 4096)
+    (layout.snapshots / "base.json").write_text(json.dumps({"folder": "base-7"}))
+    publish(layout, retired={"part-0.parquet": ago_us(3_900)})
+    for path in [*layout.snapshots.iterdir(), *events.iterdir()]:
+        aged(path, 3_600)
+    aged(layout.snapshots / "floor-2", 3_900)
+    aged(events / "part-0.parquet", 9_000)
+    return layout
 
-    filling = [at(0, False), at(100, True), at(200, True)]
-    assert turned_over(filling) == 3
-    assert turned_over([at(0, False), at(RETIRE_US * 2, False)]) == 2  # nothing was ever removed
-    assert turned_over([*filling, at(RETIRE_US + 99, True), at(RETIRE_US + 100, True)]) == 4
-    fills = [float(min(c, 60)) for c in range(80)]
-    assert trend(fills, begin=60)["slope"] == 0.0
-    assert trend(fills)["slope"] > 0.5
-    assert trend(fills, begin=80)["slope"] is None
+
+def publish(layout: Home, *, retired: dict[str, int]) -> None:
+    parts = [{"file": "part-1.parquet"}, {"file": "part-2.parquet"}]
+    status = {"schema": 1, "parts": parts, "retired": retired, "floor": {"state": "floor-3"}}
+    (layout.snapshots / "status.json").write_text(json.dumps(status))
+
+
+def ago_us(seconds: int) -> int:
+    return wall_us() - seconds * SECOND_US
+
+
+def aged(path: Path, seconds: int) -> None:
+    os.utime(path, ns=(ago_us(seconds) * 1_000,) * 2)
+
+
+def test_what_was_replaced_is_told_apart(home: Home) -> None:
+    disk = look(Settings(home=home.root)).disk_mb
+    assert disk[REPLACED] == pytest.approx(4 * 4096 / 1e6)  # a part, two floors, a base
+    assert disk["snapshots"] == pytest.approx((4 + 2) * 4096 / 1e6)  # two parts, floor, base; documents
+
+
+def test_what_was_replaced_has_ten_minutes_and_not_more(home: Home) -> None:
+    assert overdue(home) == ()
+    aged(home.snapshots / "floor-2", 3_600 + 620)  # floor-1 was replaced by it, so long before floor-3
+    assert overdue(home) == ("floor-1",)
+    publish(home, retired={"part-0.parquet": ago_us(3_600 + 620)})
+    assert overdue(home) is None  # it may just be at it
+    aged(home.snapshots / "status.json", 3_600)
+    assert overdue(home) == ("part-0.parquet", "floor-1")
+    publish(home, retired={})
+    aged(home.snapshots / "status.json", 3_600)
+    assert overdue(home) == ("part-0.parquet", "floor-1")  # nothing names it, nothing ever will remove it
+
+
+def test_steps_of_what_waits_are_no_growth() -> None:
+    grows = trend([float(c) for c in CYCLES])
+    assert broken_bounds({}, {REPLACED: grows}) == []
+    assert len(broken_bounds({}, {"snapshots": grows})) == 1
