@@ -70,31 +70,26 @@ def look(settings: Settings) -> Sample:
 
 
 def overdue(layout: Home) -> tuple[str, ...] | None:
-    """Parts that the last publication, and states that the last rise of the floor, should have removed.
+    """What should have gone of the snapshots' folder: what nothing names, and what has waited long enough.
 
-    Of both, what had been replaced for ten wall minutes by then; parts that nothing names, at once. None
-    where a publication may be under way.
+    That is ten wall minutes, for parts by the last publication, for states of earlier floors by the last
+    rise of the floor. None where a publication may be under way.
     """
-    status = read_status(layout)
-    told_us, now_us = _changed_us(layout.snapshots / "status.json"), wall_us()
-    if now_us - told_us < UNDER_WAY_US:
+    folder, status = layout.snapshots, read_status(layout)
+    told_us = _changed_us(folder / "status.json")
+    if wall_us() - max(told_us, _changed_us(folder / "base.json")) < UNDER_WAY_US:
         return None
-    kept, retired = _kept(layout), status.get("retired", {})
-    found = [
-        path.name
-        for path in sorted((layout.snapshots / "events").glob("part-*.parquet"))
-        if path.name not in kept
-        and _changed_us(path) < told_us
-        and told_us - retired.get(path.name, 0) >= RETIRE_US + UNDER_WAY_US
-    ]
-    floors = sorted(p.name for p in layout.snapshots.glob("floor-*"))
     current = status.get("floor", {}).get("state", "")
-    before = [name for name in floors if name < current]
-    for name, following in pairwise(before):  # the floor just before the current one always stays
-        since_us, raised_us = (_changed_us(layout.snapshots / n) for n in (following, current))
-        if raised_us - since_us >= RETIRE_US + UNDER_WAY_US:
-            found.append(name)
-    return tuple(found)
+    # Which may still wait; the floor just before the current one always stays.
+    waits = {name: us + RETIRE_US + UNDER_WAY_US > told_us for name, us in status.get("retired", {}).items()}
+    floors = sorted(p.name for p in folder.glob("floor-*") if p.name < current)
+    waits |= dict.fromkeys(floors[-1:], True)
+    for name, following in pairwise(floors):
+        replaced_us = _changed_us(folder / following)
+        waits[name] = replaced_us + RETIRE_US + UNDER_WAY_US > _changed_us(folder / current)
+    kept = _kept(layout) | {"events"} | {name for name, may in waits.items() if may}
+    there = [*folder.iterdir(), *(folder / "events").iterdir()]
+    return tuple(sorted(p.name for p in there if p.name not in kept and _changed_us(p) <= told_us))
 
 
 def _kept(layout: Home) -> set[str]:

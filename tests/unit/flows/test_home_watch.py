@@ -65,15 +65,14 @@ def test_only_growth_that_is_sure_and_above_its_bound_breaks_a_promise() -> None
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """Snapshots published an hour ago: two parts, a floor and a base, and what these replaced."""
+    """Snapshots published an hour ago: two parts, a floor and a base, and what these replaced and waits."""
     layout = Home(tmp_path)
     events = layout.snapshots / "events"
     events.mkdir(parents=True)
     for name in ("part-1.parquet", "part-2.parquet", "part-0.parquet"):
         (events / name).write_bytes(b"x" * 4096)
-    for name in ("floor-1", "floor-2", "floor-3", "base-7", "base-6"):
-        (layout.snapshots / name).mkdir()
-        (layout.snapshots / name / "state.npz").write_bytes(b"x" * 4096)
+    for name in ("floor-1", "floor-2", "floor-3", "base-7"):
+        state(layout, name)
     (layout.snapshots / "base.json").write_text(json.dumps({"folder": "base-7"}))
     publish(layout, retired={"part-0.parquet": ago_us(3_900)})
     for path in [*layout.snapshots.iterdir(), *events.iterdir()]:
@@ -81,6 +80,13 @@ def home(tmp_path: Path) -> Home:
     aged(layout.snapshots / "floor-2", 3_900)
     aged(events / "part-0.parquet", 9_000)
     return layout
+
+
+def state(layout: Home, name: str) -> Path:
+    folder = layout.snapshots / name
+    folder.mkdir()
+    (folder / "state.npz").write_bytes(b"x" * 4096)
+    return folder
 
 
 def publish(layout: Home, *, retired: dict[str, int]) -> None:
@@ -99,7 +105,7 @@ def aged(path: Path, seconds: int) -> None:
 
 def test_what_was_replaced_is_told_apart(home: Home) -> None:
     disk = look(Settings(home=home.root)).disk_mb
-    assert disk[REPLACED] == pytest.approx(4 * 4096 / 1e6)  # a part, two floors, a base
+    assert disk[REPLACED] == pytest.approx(3 * 4096 / 1e6)  # a part, two floors
     assert disk["snapshots"] == pytest.approx((4 + 2) * 4096 / 1e6)  # two parts, floor, base; documents
 
 
@@ -110,10 +116,18 @@ def test_what_was_replaced_has_ten_minutes_and_not_more(home: Home) -> None:
     publish(home, retired={"part-0.parquet": ago_us(3_600 + 620)})
     assert overdue(home) is None  # it may just be at it
     aged(home.snapshots / "status.json", 3_600)
-    assert overdue(home) == ("part-0.parquet", "floor-1")
+    assert overdue(home) == ("floor-1", "part-0.parquet")
     publish(home, retired={})
     aged(home.snapshots / "status.json", 3_600)
-    assert overdue(home) == ("part-0.parquet", "floor-1")  # nothing names it, nothing ever will remove it
+    assert overdue(home) == ("floor-1", "part-0.parquet")  # nothing names it, nothing ever will remove it
+
+
+@pytest.mark.parametrize("name", ["base-6", "floor-4", ".floor-5.tmp", "events/.part-3.parquet.tmp"])
+def test_what_nothing_names_has_no_time_at_all(home: Home, name: str) -> None:
+    left = state(home, name)
+    assert overdue(home) == ()  # it may be what the next publication will name
+    aged(left, 3_700)
+    assert overdue(home) == (left.name,)
 
 
 def test_steps_of_what_waits_are_no_growth() -> None:
