@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from components.search.catalogue import Catalogue
 from components.search.live_photos import PhotoLive, PhotoView
-from components.search.places import Places
+from components.search.places import Places, copy_rows
 from data.state import State
 from models.encoder import item_text
 from models.release import Release
@@ -68,7 +68,7 @@ class ReleaseView:
         self.catalogue = Catalogue(state) if catalogue is None else catalogue
         self._state = state
         self._version = -1
-        self._base_vectors = release.item_vectors
+        self._base_vectors = np.asarray(release.item_vectors)
         self._text_at = Places(release.lexical_index.item_ids)
         self._vector_at = Places(release.item_ids)
         self._vectors = np.zeros((0, release.vector_index.dim), np.float32)
@@ -127,7 +127,7 @@ class ReleaseView:
             base[places[held]] = rows[held]
             self._stale[which, rows] = ~held
             if base is self._vector_rows:
-                self._vectors[rows[held]] = self._base_vectors[places[held]]
+                copy_rows(self._vectors, rows, self._base_vectors, places)
 
     def _publish(self) -> Live:
         n = self._n
@@ -169,7 +169,7 @@ class ReleaseView:
         if n <= held:
             return
         capacity = max(1_024, n + n // 2)
-        vectors = np.zeros((capacity, self._vectors.shape[1]), np.float32)
+        vectors = np.empty((capacity, self._vectors.shape[1]), np.float32)  # each row is filled by `_align`
         vectors[:held] = self._vectors
         hashes = np.zeros(capacity, np.int64)
         hashes[:held] = self._hash

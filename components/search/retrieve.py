@@ -159,7 +159,7 @@ def _by_words(scene: _Scene) -> Source:
     """Base hits of the tiers and delta items, by share of the query's words matched, tier, BM25."""
     live, config = scene.live, scene.config
     known = scene.meaning.known
-    hits = known.text_hits(config.text, enough=config.text_enough)
+    hits = known.text_hits(scene.release.lexical_index, config.text, enough=config.text_enough)
     delta = live.text_delta
     if scene.narrowed is not None:
         hits, delta = _narrowed_text(scene, hits)
@@ -268,11 +268,12 @@ def _by_vector(
     live, items, narrowed = scene.live, scene.state.items, scene.narrowed
     delta = live.vector_delta
     if narrowed is None:
-        hits = nearest(scene.release, vector, k) if known is None else known.nearest(k)
+        index = scene.release.vector_index
+        hits = nearest(index, vector, k) if known is None else known.nearest(index, k)
     elif narrowed.few:
         hits, delta = _NO_HITS, narrowed.rows
     else:
-        hits = nearest(scene.release, vector, k * narrowed.times)
+        hits = nearest(scene.release.vector_index, vector, k * narrowed.times)
     rows, bits = vector_rows(
         hits.at,
         hits.scores,

@@ -10,7 +10,6 @@ import logging
 import os
 import secrets
 import time
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -28,10 +27,11 @@ from components.serving.feedback import Feedback, Shown
 from components.serving.follower import Follower
 from components.serving.gate import Gate
 from components.serving.incoming import event_columns, item_payload, to_id, upsert_columns
-from components.serving.installed import Installed, Shared, install, shadow_answer, warming_requests
+from components.serving.installed import Installed, Shared, install
 from components.serving.keys import Acknowledged, RecentKeys
 from components.serving.metrics import Metrics
 from components.serving.polite import polite
+from components.serving.recent import Recent
 from components.serving.refusals import Refusal
 from components.serving.shadow import ShadowLimits
 from components.serving.swap import Swapper, SwapRecord
@@ -46,7 +46,6 @@ from models.release import Release, champion
 __all__ = ["Acknowledged", "Engine", "EngineConfig"]
 
 _LOG = logging.getLogger(__name__)
-_RECENT = 256
 _TOLD = 50  # swaps that the status file tells of
 
 
@@ -91,7 +90,7 @@ class Engine:
         self.metrics = Metrics()
         self.photos = photos
         self.gate = Gate()
-        self._recent: deque[Request] = deque(maxlen=_RECENT)
+        self._recent = Recent(self.gate)
         self._keys = RecentKeys()
         self._last_id = 0
         self._tag = secrets.randbits(10)
@@ -104,7 +103,8 @@ class Engine:
             champion=lambda: champion(layout),
             changed=self._pointer_mark,
             load=self._install,
-            answer=self._shadow_answer,
+            answer=self._recent.answer,
+            answered=self._recent.answered,
             recent=self._queries,
             clock=clock,
             dropped=self._drop,
@@ -188,7 +188,7 @@ class Engine:
                 request, image=image, explain=explain, arrived_ns=arrived_ns, deadline_ms=deadline_ms
             )
         if image is None and not request.cursor and not request.offset:
-            self._recent.append(request)
+            self._recent.note(request, answer.ranked)
         if journal:
             self.journal_shown(request, answer)
         return answer
@@ -320,18 +320,10 @@ class Engine:
         shared = any(other.view is served.view for other in self._swapper.held)
         if self._follower is not None and not shared:
             self._follower.forget(served.view.refresh)
-            served.pipeline.queries.clear()
-
-    def _shadow_answer(self, served: Installed, request: Request) -> Any:
-        with self.gate.read():
-            return shadow_answer(served, request)
 
     def _queries(self) -> Sequence[Request]:
-        """Recent real queries; before there are any, titles of the catalogue and the other surfaces."""
-        recent = list(self._recent)
-        if len(recent) >= 8 or self.shared is None:
-            return recent
-        return warming_requests(self.shared.state, self.clock.now_us()) + recent
+        assert self.shared is not None, "the engine has not started"
+        return self._recent.requests(self.shared.state, self.clock.now_us())
 
     # ---- telling about itself ----
 

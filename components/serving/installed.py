@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import orjson
@@ -17,11 +16,8 @@ from components.search.pages import PageCache
 from components.search.pipeline import PipelineConfig, SearchPipeline
 from components.search.queries import QueryMemory
 from components.search.summarise import Summaries, item_json
-from components.serving.shadow import TOP, Answer
-from data.shop import Filters, Request
 from data.state import State
 from infra.settings import Home
-from models.candidate_features import text_match
 from models.release import Release, load_release
 
 _SCORE = frozenset({"ranker", "image_classifier"})
@@ -30,15 +26,7 @@ _SCORE = frozenset({"ranker", "image_classifier"})
 HASHED_FROM = 1 << 62
 """Ids from here on are hashes of string keys (`data.schema.key_to_id`)."""
 
-__all__ = [
-    "HASHED_FROM",
-    "Installed",
-    "KeyedSummaries",
-    "Shared",
-    "install",
-    "shadow_answer",
-    "warming_requests",
-]
+__all__ = ["HASHED_FROM", "Installed", "KeyedSummaries", "Shared", "install"]
 
 
 class KeyedSummaries(Summaries):
@@ -144,29 +132,3 @@ def _same_but(a: Release, b: Release, names: frozenset[str]) -> bool:
     """Whether two releases have the very same objects, those of `names` left aside."""
     held = (set(a.manifest.artifacts) | set(b.manifest.artifacts)) - names
     return all(getattr(a, name, None) is getattr(b, name, None) for name in held)
-
-
-def shadow_answer(served: Installed, request: Request) -> Answer:
-    """The ranked list for warming and for the shadow check; nothing is kept for page turns."""
-    pipeline = served.pipeline
-    ranked = pipeline.ranked(request)
-    # The words as the release understands them, typing errors put right: what it should have found.
-    tokens = pipeline.queries.of(request.query).tokens
-    match = math.nan
-    if len(tokens) and request.surface == "search":
-        matches = text_match(pipeline.state, tokens, ranked.rows[:TOP])
-        match = float(matches.mean()) if len(matches) else 0.0
-    return Answer(ranked.item_ids, ranked.scores, match)
-
-
-def warming_requests(state: State, now_us: int) -> list[Request]:
-    """Requests to warm with before there was traffic: words of titles, and the other surfaces."""
-    requests = [Request("search", now_us), Request("recommend", now_us)]
-    alive = np.flatnonzero(state.alive)
-    for row in alive[:: max(1, len(alive) // 24)].tolist():
-        words = str(orjson.loads(state.payload(row)).get("title", "")).split()
-        item_id = int(state.item_ids[row])
-        requests.append(Request("search", now_us, query=" ".join(words[:3]), user_id=item_id))
-        requests.append(Request("similar", now_us, item_id=item_id))
-    requests.append(Request("recommend", now_us, filters=Filters(in_stock=True)))
-    return [replace(request, request_id=i) for i, request in enumerate(requests)]

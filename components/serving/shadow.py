@@ -25,6 +25,8 @@ __all__ = ["TOP", "Answer", "ShadowLimits", "ShadowRefused", "shadow_check"]
 
 TOP = 10
 _FEWEST_MATCHED = 8  # queries with words, below which the match says nothing
+_WARMING = 8  # answers of a release whose times do not count: they fill its caches
+_ASKED = 4  # the live release is asked each fourth query again, for the time that it takes
 
 S = TypeVar("S")
 
@@ -69,7 +71,7 @@ class ShadowLimits:
 
 @dataclass
 class _Seen:
-    """What the judged round found."""
+    """What was found."""
 
     errors: list[str] = field(default_factory=list)
     ours_ms: list[float] = field(default_factory=list)
@@ -95,32 +97,36 @@ def shadow_check(
     live: S | None,
     requests: Sequence[Request],
     limits: ShadowLimits,
+    *,
+    answered: Callable[[S, Request], Answer | None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Ask the new release, and the live one, recent queries; ShadowRefused over a limit.
 
-    The first round warms its caches and is not judged.
+    `answered`: what the live one did answer, None where that is not known any more and it has to be asked.
     """
     seen = _Seen()
     last_ms = 0.0
-    for warming in (True, False):
-        for request in requests[: len(requests) if not warming else max(8, len(requests) // 4)]:
-            if live is not None:
+    for i, request in enumerate(requests):
+        if live is not None:
+            _rest(limits, last_ms)
+        began = time.thread_time()
+        try:
+            ours = answer(served, request)
+        except Exception as error:  # counted, and judged below
+            seen.errors.append(f"{type(error).__name__}: {error}")
+            continue
+        last_ms = (time.thread_time() - began) * 1e3
+        if i >= min(_WARMING, len(requests) // 2):
+            seen.ours_ms.append(last_ms)
+        seen.empty += not len(ours.item_ids)
+        seen.broken += not bool(np.isfinite(ours.scores).all())
+        if live is not None:
+            theirs = None if i % _ASKED == 0 else answered(live, request)
+            if theirs is None:
                 _rest(limits, last_ms)
-            began = time.thread_time()
-            try:
-                ours = answer(served, request)
-            except Exception as error:  # counted, and judged below
-                if not warming:
-                    seen.errors.append(f"{type(error).__name__}: {error}")
-                continue
-            last_ms = (time.thread_time() - began) * 1e3
-            if not warming:
-                seen.ours_ms.append(last_ms)
-                seen.empty += not len(ours.item_ids)
-                seen.broken += not bool(np.isfinite(ours.scores).all())
-                if live is not None:
-                    _rest(limits, last_ms)
-                    _beside(seen, answer, live, request, ours)
+                theirs = _asked(seen, answer, live, request)
+            if theirs is not None:
+                _compare(seen, ours, theirs)
     _judge(seen, len(requests), live is not None, limits)
     match, match_live = seen.match
     return {
@@ -137,15 +143,17 @@ def shadow_check(
     }
 
 
-def _beside(
-    seen: _Seen, answer: Callable[[S, Request], Answer], live: S, request: Request, ours: Answer
-) -> None:
+def _asked(seen: _Seen, answer: Callable[[S, Request], Answer], live: S, request: Request) -> Answer | None:
     began = time.thread_time()
     try:
         theirs = answer(live, request)
     except Exception:  # the live release's own fault is no reason to keep it
-        return
+        return None
     seen.theirs_ms.append((time.thread_time() - began) * 1e3)
+    return theirs
+
+
+def _compare(seen: _Seen, ours: Answer, theirs: Answer) -> None:
     seen.empty_live += not len(theirs.item_ids)
     top = set(theirs.item_ids[:TOP].tolist())
     if top:

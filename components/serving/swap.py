@@ -64,9 +64,10 @@ class Swapper(Generic[S]):
 
     `champion()`: id of the release to serve, or None. `changed()`: a value that changes when the
     pointer may have (its mtime). `load(id, live)`: a release made ready beside the live one.
-    `answer(served, request)`: its reply, for warming and for the shadow check. `dropped(served)`: is
-    called when a release is no longer held. `noted()`: is called after each try. `politely()`: what loading
-    and checking are done within, so that requests go first.
+    `answer(served, request)`: its reply, for warming and for the shadow check; `answered(served, request)`:
+    the one that it gave to one of the `recent()` requests, None where that is not known. `dropped(served)`:
+    is called when a release is no longer held. `noted()`: is called after each try. `politely()`: what
+    loading and checking are done within, so that requests go first.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Swapper(Generic[S]):
         answer: Callable[[S, Request], Answer],
         recent: Callable[[], Sequence[Request]],
         clock: Clock,
+        answered: Callable[[S, Request], Answer | None] = lambda *_: None,
         dropped: Callable[[S], None] = lambda _: None,
         noted: Callable[[], None] = lambda: None,
         politely: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -88,6 +90,7 @@ class Swapper(Generic[S]):
     ) -> None:
         self._champion, self._changed = champion, changed
         self._load, self._answer, self._recent = load, answer, recent
+        self._answered = answered
         self._dropped, self._noted, self._politely = dropped, noted, politely
         self._clock = clock
         self._limits = limits or ShadowLimits()
@@ -189,7 +192,9 @@ class Swapper(Generic[S]):
                 served = self.find(release_id) or self._load(release_id, live)
                 record = replace(record, watermark_us=served.watermark_us, loaded_wall_us=wall_us())
                 requests = list(self._recent())[-self._limits.queries :]
-                shadow = shadow_check(self._answer, served, live, requests, self._limits)
+                shadow = shadow_check(
+                    self._answer, served, live, requests, self._limits, answered=self._answered
+                )
                 record = replace(record, shadow=shadow)
         except Exception as error:  # any failure at all keeps the live release
             if not isinstance(error, ShelflifeError):

@@ -128,7 +128,31 @@ def test_the_shadow_check_rests_beside_a_live_release_and_never_for_long(
     assert rests == []
     shadow.shadow_check(lambda served, request: served.reply(request), new, live, REQUESTS, limits)
     assert (min(rests), max(rests)) == (limits.pause_s, limits.longest_s)
-    assert len(rests) == 8 + 2 * len(REQUESTS)
+    assert len(rests) == 2 * len(REQUESTS)
+
+
+def test_the_live_release_is_asked_again_only_what_it_is_not_known_to_have_answered() -> None:
+    asked: list[str] = []
+
+    def live_reply(request: Request) -> Answer:
+        asked.append(request.query)
+        return GOOD
+
+    def answered(served: FakeRelease, request: Request) -> Answer | None:
+        assert served.release_id == "a"
+        return None if request.query == "q5" else replace(GOOD, item_ids=np.arange(5, 15))
+
+    new, live = FakeRelease("b"), FakeRelease("a", reply=live_reply)
+    found = shadow.shadow_check(
+        lambda served, request: served.reply(request),
+        new,
+        live,
+        REQUESTS,
+        ShadowLimits(pause_s=0.0, rest=0.0),
+        answered=answered,
+    )
+    assert asked == ["q0", "q4", "q5", "q8", "q12", "q16"]  # each fourth for its time
+    assert found["overlap10"] == pytest.approx((6 * 1.0 + 14 * 0.5) / 20)
 
 
 def test_rolling_back_takes_the_held_release_without_loading() -> None:
