@@ -15,6 +15,7 @@ from pathlib import Path
 
 from infra.errors import DataError, EnvironmentError_
 from infra.files import sha256_file, sync_dir
+from infra.give_way import give_way
 
 __all__ = ["blob_path", "intact", "link_files", "put_files", "sweep", "verify_files"]
 
@@ -67,6 +68,7 @@ def verify_files(folder: Path, files: Mapping[str, str]) -> None:
     """Raise DataError that names the first file that is absent or does not have its SHA-256."""
     for name, digest in files.items():
         path = inside(folder, name)
+        give_way()
         try:
             found = sha256_file(path)
         except FileNotFoundError:

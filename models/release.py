@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from infra.errors import DataError
 from infra.files import sync_dir, write_atomic
+from infra.give_way import give_way
 from infra.settings import Home
 from models.blobs import link_files, put_files, sweep, verify_files
 from models.encoder import Encoder
@@ -205,7 +206,9 @@ def load_release(layout: Home, release_id: str, *, previous: Release | None = No
             loaded[name] = getattr(previous, name)
             continue
         verify_files(folder / name, artifact.files)
+        give_way()
         loaded[name] = _load_artifact(name, folder / name)
+        give_way()
     release = Release(manifest, **loaded)
     _check_loaded(release)
     return release

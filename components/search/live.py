@@ -16,6 +16,7 @@ from components.search.catalogue import Catalogue
 from components.search.live_photos import PhotoLive, PhotoView
 from components.search.places import Places, copy_rows
 from data.state import State
+from infra.give_way import give_way
 from models.encoder import item_text
 from models.release import Release
 
@@ -70,6 +71,7 @@ class ReleaseView:
         self._version = -1
         self._base_vectors = np.asarray(release.item_vectors)
         self._text_at = Places(release.lexical_index.item_ids)
+        give_way()
         self._vector_at = Places(release.item_ids)
         self._vectors = np.zeros((0, release.vector_index.dim), np.float32)
         self._hash = np.zeros(0, np.int64)
@@ -122,11 +124,13 @@ class ReleaseView:
         for which, (at, base) in enumerate(
             ((self._text_at, self._text_rows), (self._vector_at, self._vector_rows))
         ):
+            give_way()
             places = self._places(at, rows)
             held = places >= 0
             base[places[held]] = rows[held]
             self._stale[which, rows] = ~held
             if base is self._vector_rows:
+                give_way()
                 copy_rows(self._vectors, rows, self._base_vectors, places)
 
     def _publish(self) -> Live:

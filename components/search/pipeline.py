@@ -39,6 +39,7 @@ from data.schema import NONE_ID, stable_hash
 from data.shop import Reply, Request
 from data.state import State
 from infra.errors import InputError
+from infra.give_way import give_way
 from models.release import Release
 
 __all__ = ["MAKES_LIST", "Answer", "PipelineConfig", "SearchPipeline"]
@@ -154,6 +155,7 @@ class SearchPipeline:
         work = self.begin(request, want_features=True)
         for _, _, call in _STEPS[:-1]:
             if work.ranked is None:
+                give_way()
                 call(self, work)
         return done(work.ranked)
 

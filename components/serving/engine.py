@@ -109,7 +109,7 @@ class Engine:
             clock=clock,
             dropped=self._drop,
             noted=self.write_status,
-            politely=lambda: polite(lambda: self.gate.serving),
+            politely=lambda: polite(self.gate.serving),
             limits=self.config.limits,
             poll_s=self.config.poll_s,
         )

@@ -10,6 +10,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+from numpy.typing import NDArray
+
 __all__ = ["Gate"]
 
 
@@ -39,10 +42,10 @@ class _Serving(_Reading):
 
     def __enter__(self) -> None:
         super().__enter__()
-        self._gate.serving = True
+        self._gate.serving[0] = 1
 
     def __exit__(self, *told: object) -> None:
-        self._gate.serving = False
+        self._gate.serving[0] = 0
         super().__exit__(*told)
 
 
@@ -55,8 +58,9 @@ class Gate:
         self.readers = 0
         self.writers_wait = 0
         self.writing = False
-        self.serving = False
-        """A request is being answered. Of one thread that answers; with several a moment may be missed."""
+        self.serving: NDArray[np.int64] = np.zeros(1, np.int64)
+        """1 while a request is being answered; an array, so that compiled code can look at it. Of one thread
+        that answers; with several a moment may be missed."""
         self._reading, self._serving = _Reading(self), _Serving(self)
 
     def read(self) -> _Reading:

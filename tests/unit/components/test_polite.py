@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 import time
 import weakref
 
+import numpy as np
 import pytest
 
 from components.serving.gate import Gate
 from components.serving.polite import polite
+from infra.give_way import give_way
 
 
-def _step() -> None:
-    """A call, at which polite work looks."""
-
-
-def test_it_waits_at_its_next_call_until_the_request_has_its_answer() -> None:
+def test_it_waits_where_it_gives_way_until_the_request_has_its_answer() -> None:
     gate = Gate()
     order: list[str] = []
     begun = threading.Event()
 
     def work() -> None:
-        with polite(lambda: gate.serving, at_a_time_s=60.0, in_all_s=60.0):
+        with polite(gate.serving, at_a_time_s=60.0, in_all_s=60.0):
             begun.set()
             while not order:
-                _step()
-            _step()
+                give_way()
+            give_way()
             order.append("work")
 
     thread = threading.Thread(target=work)
@@ -43,12 +40,12 @@ def test_it_waits_at_its_next_call_until_the_request_has_its_answer() -> None:
     assert order == ["request", "answered", "work"]
 
 
-def test_it_waits_no_longer_at_a_call_nor_in_all_than_it_may() -> None:
+def test_it_waits_no_longer_at_a_time_nor_in_all_than_it_may() -> None:
     waits: list[float] = []
-    with polite(lambda: True, at_a_time_s=0.002, in_all_s=0.2):
+    with polite(np.ones(1, np.int64), at_a_time_s=0.002, in_all_s=0.2):
         for _ in range(1_000):
             began = time.perf_counter()
-            _step()
+            give_way()
             waits.append(time.perf_counter() - began)
     waited = [w for w in waits if w > 0.0015]
     assert 2 <= len(waited) <= 400  # some hundred of two milliseconds, and what a busy machine adds
@@ -56,15 +53,27 @@ def test_it_waits_no_longer_at_a_call_nor_in_all_than_it_may() -> None:
 
 
 def test_it_leaves_no_trace_even_after_an_error() -> None:
-    assert sys.getprofile() is None
-    with pytest.raises(ValueError, match="broken"), polite(lambda: False):
+    with pytest.raises(ValueError, match="broken"), polite(np.ones(1, np.int64), at_a_time_s=60.0):
         raise ValueError("broken")
-    assert sys.getprofile() is None
+    began = time.perf_counter()
+    give_way()
+    assert time.perf_counter() - began < 30.0
+
+
+def test_only_the_thread_within_gives_way() -> None:
+    def elsewhere() -> None:
+        give_way()
+        done.set()
+
+    done = threading.Event()
+    with polite(np.ones(1, np.int64), at_a_time_s=600.0):
+        threading.Thread(target=elsewhere).start()
+        assert done.wait(60.0)
 
 
 def test_no_garbage_is_looked_for_meanwhile() -> None:
     assert gc.isenabled()
-    with polite(lambda: False):
+    with polite(np.zeros(1, np.int64)):
         assert not gc.isenabled()
         made = [[] for _ in range(10)]
     assert gc.isenabled()
@@ -80,7 +89,7 @@ def test_a_circle_made_within_is_not_kept_for_ever() -> None:
             self.me = self
 
     gc.collect()
-    with polite(lambda: False):
+    with polite(np.zeros(1, np.int64)):
         gone = weakref.ref(Node())
         assert gone() is not None
     assert gone() is None
