@@ -14,7 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,11 +60,17 @@ _DAMAGE_GAP = 1 << 20
 REQUIRED = ("event_id", "kind", "event_time", "known_time")
 
 
-@lru_cache(maxsize=1)
+@cache
 def none_row() -> dict[str, object]:
     """The value that stands for "none" in each column that is not required."""
     row = event_table(dict.fromkeys(REQUIRED, 0), rows=1).to_pylist()[0]
     return {name: value for name, value in row.items() if name not in REQUIRED}
+
+
+@cache
+def _none(name: str) -> pa.Scalar:
+    """`none_row`'s value for a column."""
+    return pa.scalar(none_row()[name], EVENT_SCHEMA.field(name).type)
 
 
 def header(committed: int, *, sealed: bool = False) -> bytes:
@@ -99,7 +105,7 @@ def journal_files(folder: Path, *, kinds: tuple[str, ...] = (".log", ".open")) -
 
 
 def encode(first_seq: int, columns: Mapping[str, Any], rows: int) -> bytes:
-    """One frame of `rows` events; `columns`: name → list of values."""
+    """One frame of `rows` events; `columns`: name → list or array of values."""
     payload = orjson.dumps(
         {"seq": first_seq, "rows": rows, "columns": columns}, option=orjson.OPT_SERIALIZE_NUMPY
     )
@@ -124,13 +130,13 @@ def columns_to_table(columns: Mapping[str, Any], rows: int) -> pa.Table:
         if values is None:
             if field.name not in none:
                 raise ValueError(f"event column {field.name!r} is required")
-            arrays.append(pa.repeat(pa.scalar(none[field.name], field.type), rows))
+            arrays.append(pa.repeat(_none(field.name), rows))
             continue
         array = pa.array(values, field.type)
         if array.null_count:
             if field.name not in none:
                 raise ValueError(f"event column {field.name!r} has an empty value")
-            array = pc.fill_null(array, pa.scalar(none[field.name], field.type))
+            array = pc.fill_null(array, _none(field.name))
         arrays.append(array)
     return pa.table(arrays, schema=EVENT_SCHEMA)
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from data import frames
 from data.frames import read_frames
@@ -232,21 +233,14 @@ class JournalWriter:
         columns: dict[str, Any] = {}
         for name in EVENT_SCHEMA.names:
             if any(name in b.columns for b in batches):
-                values: list[Any] = []
-                for batch in batches:
-                    value = batch.columns.get(name)
-                    if isinstance(value, np.ndarray):
-                        values += value.tolist()
-                    else:
-                        values += value if isinstance(value, list) else [value] * batch.rows
-                columns[name] = values
+                columns[name] = _joined(name, batches)
         seq = self._next_seq
-        _assign(columns, "event_id", range(self._event_prefix | seq, (self._event_prefix | seq) + rows))
+        first_id = self._event_prefix | seq
+        _assign(columns, "event_id", np.arange(first_id, first_id + rows))
         known = max(self._clock.now_us(), self._last_known_us + 1)
-        _assign(columns, "known_time", range(known, known + rows))
+        _assign(columns, "known_time", np.arange(known, known + rows))
         _assign(columns, "event_time", columns["known_time"])
-        wall = wall_us()
-        _assign(columns, "wall_time", [wall] * rows)
+        _assign(columns, "wall_time", np.full(rows, wall_us(), np.int64))
         return columns, frames.columns_to_table(columns, rows)
 
     def _write(self, frame: bytes, first_seq: int) -> None:
@@ -320,12 +314,27 @@ class JournalWriter:
         self._fd = -1
 
 
-def _assign(columns: dict[str, Any], name: str, values: Any) -> None:
+def _joined(name: str, batches: list[_Batch]) -> Any:
+    """One column of all batches: an array where each of them has one, else a list."""
+    given = [batch.columns.get(name) for batch in batches]
+    arrays = [values for values in given if isinstance(values, np.ndarray)]
+    if len(arrays) == len(given):
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    joined: list[Any] = []
+    for batch, values in zip(batches, given, strict=True):
+        if isinstance(values, np.ndarray):
+            joined += values.tolist()
+        else:
+            joined += values if isinstance(values, list) else [values] * batch.rows
+    return joined
+
+
+def _assign(columns: dict[str, Any], name: str, values: NDArray[np.int64] | list[int]) -> None:
     given = columns.get(name)
     if given is None:
-        columns[name] = list(values)
-    elif None in given:
-        columns[name] = [v if g is None else g for g, v in zip(given, values, strict=True)]
+        columns[name] = values
+    elif isinstance(given, list) and None in given:
+        columns[name] = [int(v) if g is None else g for g, v in zip(given, values, strict=True)]
 
 
 def _lock(folder: Path) -> int:

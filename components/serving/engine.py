@@ -66,8 +66,8 @@ class EngineConfig:
     follow: bool = True
     summaries: int = 100_000
     commit_ms: float = 5.0
-    gather_s: float = 0.05
-    follow_s: float = 0.02
+    gather_s: float = 0.1
+    follow_s: float = 0.05
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     limits: ShadowLimits = field(default_factory=ShadowLimits)
 

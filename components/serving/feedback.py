@@ -25,11 +25,11 @@ __all__ = ["Feedback", "Journal", "Shown", "shown_columns"]
 
 _LOG = logging.getLogger(__name__)
 _SURFACE_CODE = {name: code for code, name in enumerate(SURFACES)}
-_NAN = float("nan")
-_COLUMNS = (
-    "kind", "event_time", "user_id", "session_id", "request_id", "release_id", "surface", "query", "photo",
-    "page", "item_id", "position", "propensity", "state_time", "vector_score", "category_prob",
+_OF_REPLY = (
+    "event_time", "user_id", "session_id", "request_id", "release_id", "surface", "query", "photo", "page",
+    "state_time",
 )  # fmt: skip
+"""Columns whose value is one for all rows of a reply."""
 
 
 class Journal(Protocol):
@@ -59,35 +59,51 @@ class Shown:
         return cls(request, answer.reply, ranked.state_time_us, at, scores, probs)
 
 
-def shown_columns(batch: list[Shown]) -> tuple[dict[str, list[Any]], int]:
+def shown_columns(batch: list[Shown]) -> tuple[dict[str, Any], int]:
     """Event columns of one search and n impressions for each reply, in order; the number of rows."""
-    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-    for shown in batch:
-        request, reply = shown.request, shown.reply
-        n = len(reply.item_ids)
-        rows = n + 1
-        one = {
-            "event_time": request.time_us,
-            "user_id": request.user_id,
-            "session_id": request.session_id,
-            "request_id": reply.request_id,
-            "release_id": reply.release_id,
-            "surface": _SURFACE_CODE[request.surface],
-            "query": clean_query(request.query),
-            "photo": request.photo,
-            "page": min(reply.offset // max(request.size, 1), 32_767),
-            "state_time": shown.state_time_us,
-        }
-        for name, value in one.items():
-            columns[name] += [value] * rows
-        columns["kind"] += [SEARCH] + [IMPRESSION] * n
-        # The search row of `similar` names the item that was asked about.
-        columns["item_id"] += [request.item_id, *reply.item_ids.tolist()]
-        columns["position"] += [-1, *shown.positions.tolist()]
-        columns["propensity"] += [_NAN, *reply.propensity.tolist()]
-        for name, scores in (("vector_score", shown.vector_score), ("category_prob", shown.category_prob)):
-            columns[name] += [_NAN, *scores.tolist()]
-    return columns, len(columns["kind"])
+    replies = [shown.reply for shown in batch]
+    sizes = np.array([len(reply.item_ids) for reply in replies]) + 1
+    rows = int(sizes.sum())
+    searches = np.cumsum(sizes) - sizes
+    shown_at = np.ones(rows, np.bool_)
+    shown_at[searches] = False
+
+    def each(of: str, dtype: type[np.generic], searched: Any, values: list[NDArray[Any]]) -> None:
+        column = columns[of] = np.empty(rows, dtype)
+        column[searches] = searched
+        column[shown_at] = np.concatenate(values)
+
+    columns: dict[str, Any] = {}
+    for name, values in zip(_OF_REPLY, zip(*map(_of_reply, batch), strict=True), strict=True):
+        if isinstance(values[0], str):
+            columns[name] = [v for v, n in zip(values, sizes.tolist(), strict=True) for _ in range(n)]
+        else:
+            columns[name] = np.repeat(np.array(values, np.int64), sizes)
+    columns["kind"] = np.where(shown_at, np.int8(IMPRESSION), np.int8(SEARCH))
+    # The search row of `similar` names the item that was asked about.
+    each("item_id", np.int64, [shown.request.item_id for shown in batch], [r.item_ids for r in replies])
+    each("position", np.int64, -1, [shown.positions for shown in batch])
+    each("propensity", np.float32, np.nan, [r.propensity for r in replies])
+    each("vector_score", np.float32, np.nan, [shown.vector_score for shown in batch])
+    each("category_prob", np.float32, np.nan, [shown.category_prob for shown in batch])
+    return columns, rows
+
+
+def _of_reply(shown: Shown) -> tuple[Any, ...]:
+    """The values of `_OF_REPLY`."""
+    request, reply = shown.request, shown.reply
+    return (
+        request.time_us,
+        request.user_id,
+        request.session_id,
+        reply.request_id,
+        reply.release_id,
+        _SURFACE_CODE[request.surface],
+        clean_query(request.query),
+        request.photo,
+        min(reply.offset // max(request.size, 1), 32_767),
+        shown.state_time_us,
+    )
 
 
 class Feedback:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from heapq import heappop, heappush
-from time import perf_counter
+from time import monotonic, thread_time
 from typing import Any
 
 import numpy as np
@@ -40,10 +40,22 @@ class Follower:
     `applied` is the last sequence number by writer.
     """
 
-    def __init__(self, replica: StateReplica, gate: Gate, *, own_writer: str, every_s: float = 0.02) -> None:
-        """`every_s`: how often events are applied; a round costs about the same for one or for many."""
+    def __init__(
+        self,
+        replica: StateReplica,
+        gate: Gate,
+        *,
+        own_writer: str,
+        every_s: float = 0.02,
+        others_every_s: float = 0.1,
+    ) -> None:
+        """`every_s`: how often events are applied; a round costs about the same for one or for many.
+
+        `others_every_s`: how often other writers' journals are looked at.
+        """
         self._replica, self._gate = replica, gate
-        self._own_writer, self._every_s = own_writer, every_s
+        self._own_writer, self._every_s, self._others_every_s = own_writer, every_s, others_every_s
+        self._others_at_s = 0.0  # when others' journals are looked at next
         self.state: State = replica.state
         self.after: list[Callable[[], Any]] = []
         self._lags_us: deque[int] = deque(maxlen=_LAGS)
@@ -152,18 +164,20 @@ class Follower:
             self._apply(pa.concat_tables([events for events, _ in own]))
             self._replica.applied[self._own_writer] = own[-1][1]
             self._release()
-        for writer, last_seq, events in self._replica.read():
-            self._apply(events)
-            self._replica.applied[writer] = last_seq
+        if (now_s := monotonic()) >= self._others_at_s:
+            self._others_at_s = now_s + self._others_every_s
+            for writer, last_seq, events in self._replica.read():
+                self._apply(events)
+                self._replica.applied[writer] = last_seq
 
     def _apply(self, events: pa.Table) -> None:
         at = 0
         while at < events.num_rows:
             piece = events.slice(at, self._piece_rows)
             with self._gate.write():
-                began = perf_counter()
+                began = thread_time()
                 self.state.apply(piece)
-                took_s = perf_counter() - began
+                took_s = thread_time() - began
             at += piece.num_rows
             with self._upkeep:
                 for follow in self.after:

@@ -2,9 +2,10 @@
 
 Threads of one process take turns at the interpreter, and a turn knows no priority: a thread that loads a
 release makes each request take twice as long. Here such a thread looks, wherever its work gives way, whether
-a request is being answered, and lets it end first. It waits in compiled code: to look again in Python it would
-need the interpreter, and take it from the request. Nor is garbage looked for while it works: a collection
-stops all threads to walk the many objects that a release is made of. It knows neither releases nor requests.
+a request is being answered, and lets it end first. It waits in compiled code: to look again in Python it
+would need the interpreter, and take it from the request. Nor is garbage looked for while it works: a
+collection stops all threads to walk the many objects that a release is made of. It knows neither releases nor
+requests.
 """
 
 from __future__ import annotations

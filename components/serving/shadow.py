@@ -65,7 +65,7 @@ class ShadowLimits:
     max_latency_ratio: float = 5.0
     free_ms: float = 5.0
     pause_s: float = 0.005
-    rest: float = 20.0
+    rest: float = 10.0
     longest_s: float = 0.1
 
 
