@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.arrays import mapped
 from infra.errors import DataError
 from models.vector_index import EXACT_BELOW, VectorIndex
 
@@ -78,7 +79,7 @@ class ImageIndex:
         """Open a saved index; its arrays stay memory-mapped."""
         index = VectorIndex.load(folder)
         try:
-            photos = np.load(folder / "photos.npy", mmap_mode="r", allow_pickle=False)
+            photos = mapped(folder / "photos.npy")
         except (OSError, ValueError) as error:
             raise DataError(f"no image index in {folder} ({error}); build it again") from error
         if len(photos) != len(index):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from data.schema import stable_hash, stable_hashes
 from data.text import tokens
+from infra.arrays import mapped
 from infra.errors import DataError
 from models.bm25 import scores_of
 from models.lexical_kernel import KEYS, Postings, hits_of, keys_into
@@ -87,7 +88,7 @@ class LexicalIndex:
     def load(cls, folder: Path) -> LexicalIndex:
         """Open a built index; its arrays stay memory-mapped."""
         try:
-            ids, words, *lists = (_mapped(folder / f"{n}.npy") for n in ("ids", "words", *Postings._fields))
+            ids, words, *lists = (mapped(folder / f"{n}.npy") for n in ("ids", "words", *Postings._fields))
         except (OSError, ValueError) as error:
             raise DataError(f"no lexical index in {folder} ({error}); build it again") from error
         held = Postings(*lists)
@@ -200,11 +201,6 @@ class LexicalIndex:
         """How many items have the term."""
         starts, tiers = self.postings.starts, len(TIERS)
         return 0 if term < 0 else int(starts[tiers * (term + 1)] - starts[tiers * term])
-
-
-def _mapped(path: Path) -> NDArray[Any]:
-    """A plain view of the mapped file: picking from a `memmap` makes one, in Python."""
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def _postings(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.fractions import in_fraction
+from infra.arrays import mapped, mapped_bytes
 from infra.errors import DataError
 from infra.files import sha256_file
 from models.boosting import GAINS, RankerConfig, Task, Trees, grow, train_and_valid
@@ -25,7 +26,7 @@ from models.compiled import CompiledTrees, compile_trees
 from models.examination import PRIOR_RATE, Examination, places
 from models.metrics import grouped_dcg
 from models.training_rows import TrainingRows
-from models.tree_tables import map_tables, mapped, write_tables
+from models.tree_tables import map_tables, write_tables
 
 __all__ = ["GAINS", "Ranker", "RankerConfig"]
 
@@ -206,10 +207,10 @@ class Ranker:
                 f"the ranker in {folder} was trained on feature schema {about['feature_schema']}, "
                 f"expected {FEATURE_SCHEMA}; retrain it with `shelflife refresh --component ranker`"
             )
-        probe = np.load(folder / _PROBE, mmap_mode="r", allow_pickle=False)
-        expected = np.load(folder / _EXPECTED, mmap_mode="r", allow_pickle=False)
+        probe = mapped(folder / _PROBE)
+        expected = mapped(folder / _EXPECTED)
         compiled = _mapped_trees(folder, about.get("tables"))
-        text = mapped(folder / _TEXT)
+        text = mapped_bytes(folder / _TEXT)
         if compiled is None or not _agree(_walked(compiled, probe), expected):
             compiled = compile_trees(text.tobytes().decode())
         walked = expected if compiled is None else _walked(compiled, probe)

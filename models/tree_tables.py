@@ -7,14 +7,15 @@ neither LightGBM's text nor what the trees score.
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SPARE_LEAVES", "Tables", "map_tables", "mapped", "write_tables"]
+from infra.arrays import mapped_bytes
+
+__all__ = ["SPARE_LEAVES", "Tables", "map_tables", "write_tables"]
 
 SPARE_LEAVES = 32
 """Leaves of no tree after the last: a word without a bit, which no true tree has, counts 32 of them."""
@@ -52,12 +53,6 @@ _KINDS = {
 }  # the others are int32
 
 
-def mapped(path: Path) -> NDArray[np.uint8]:
-    """A file's bytes, uint8 [n], read-only: they stay when it is removed. ValueError for an empty file."""
-    with path.open("rb") as f:
-        return np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-
-
 def write_tables(path: Path, tables: Tables) -> dict[str, Any]:
     """Write the file; the same tables make the same bytes. Returns what `map_tables` wants to know."""
     parts: list[bytes] = []
@@ -78,7 +73,7 @@ def map_tables(path: Path, about: dict[str, Any], *, width: int) -> Tables | Non
     if about.get("form") != _FORM or set(about.get("shapes", ())) != set(Tables._fields):
         return None
     try:
-        raw = mapped(path)
+        raw = mapped_bytes(path)
     except (OSError, ValueError):  # ValueError: an empty file
         return None
     arrays, at = {}, 0

@@ -10,13 +10,13 @@ import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.arrays import mapped
 from infra.errors import DataError
 from infra.files import write_atomic
 
@@ -64,11 +64,6 @@ class VectorIndex:
         """Length of a vector."""
         return int(self.vectors.shape[1])
 
-    @cached_property
-    def _plain(self) -> NDArray[np.float32]:
-        """`vectors` as NumPy's own array: picking from a `memmap` makes one, in Python."""
-        return np.asarray(self.vectors)
-
     def __len__(self) -> int:
         return len(self.item_ids)
 
@@ -96,7 +91,7 @@ class VectorIndex:
         _one_thread()
         scores, rows = self._index.search(queries, k)
         if not self.exact:
-            _rescore(queries, self._plain, rows, scores)
+            _rescore(queries, self.vectors, rows, scores)
         return rows, scores
 
     def search(self, vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -122,8 +117,8 @@ class VectorIndex:
         """Open a saved index; ids and vectors stay memory-mapped."""
         try:
             exact = bool(json.loads((folder / "index.json").read_bytes())["exact"])
-            ids = np.load(folder / "ids.npy", mmap_mode="r", allow_pickle=False)
-            vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+            ids = mapped(folder / "ids.npy")
+            vectors = mapped(folder / "vectors.npy")
             if exact:
                 index = _flat(vectors)
             else:

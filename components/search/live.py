@@ -69,7 +69,7 @@ class ReleaseView:
         self.catalogue = Catalogue(state) if catalogue is None else catalogue
         self._state = state
         self._version = -1
-        self._base_vectors = np.asarray(release.item_vectors)
+        self._base_vectors = release.item_vectors
         self._text_at = Places(release.lexical_index.item_ids)
         give_way()
         self._vector_at = Places(release.item_ids)

@@ -26,7 +26,6 @@ from infra.give_way import giving_way
 __all__ = ["polite"]
 
 _LOOK_US = 50
-_FEW = 5_000  # objects that are looked through in a fraction of a millisecond
 
 
 _sleep_us = types.ExternalFunction("usleep", types.int32(types.uint32))  # the C library's
@@ -47,8 +46,8 @@ def polite(busy: NDArray[np.int64], *, at_a_time_s: float = 0.005, in_all_s: flo
 
     `at_a_time_s`: the longest wait at one place, as the block may hold a lock that the request needs.
     `in_all_s`: after so much waiting the block takes its turns like any other thread: under load without
-    end it has to end too. What was made within is left out of later collections; it is freed when nothing
-    refers to it, which a circle would prevent: where few objects were made, their circles are freed first.
+    end it has to end too. What was made within, unless it fails, is left out of later collections; it is
+    freed when nothing refers to it, so it should hold no circles.
     """
     left_s, looks = in_all_s, max(1, round(at_a_time_s * 1e6 / _LOOK_US))
 
@@ -66,9 +65,7 @@ def polite(busy: NDArray[np.int64], *, at_a_time_s: float = 0.005, in_all_s: flo
     try:
         with giving_way(wait):
             yield
+        freeze()
     finally:
         if collects:
-            if gc.get_count()[0] < _FEW:
-                gc.collect(0)
-            freeze()
             gc.enable()

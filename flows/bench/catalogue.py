@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,7 @@ from data.world.history import generate
 from data.world.shop import World
 from flows.offline.refresh import refresh
 from infra.clock import ScaledClock, wall_us
-from infra.errors import DataError
+from infra.errors import DataError, EnvironmentError_, ShelflifeError
 from infra.files import write_atomic
 from infra.settings import REPOSITORY, Home, Settings
 from models.release import champion, read_manifest, set_champion
@@ -76,15 +79,65 @@ def prepare(
     its training takes minutes, and photos are 1 % of what is asked.
 
     Taken from `<cache>/bench/<key>` where it was made before; else made, which takes about a minute
-    and a half for 100,000 items.
+    and a half for 100,000 items: in a process of its own, as training lowers the priority of its process for
+    good, and what is measured would be started with it.
     """
     config = bench_world(items, seed=settings.seed)
     root = settings.cache / "bench" / _key(config)
+    found = _made(root, trained)
+    if found is not None:
+        return found
+    processes = multiprocessing.get_context("spawn")
+    told, tells = processes.Pipe(duplex=False)
+    maker = processes.Process(target=_make, args=(settings, config, root, trained, tells))
+    maker.start()
+    tells.close()
+    try:
+        while True:
+            said = told.recv()
+            if isinstance(said, Exception):
+                raise said
+            progress(said)
+    except EOFError:
+        maker.join()
+    finally:
+        maker.terminate()
+        maker.join()
+        told.close()
+    found = _made(root, trained)
+    if found is None:
+        raise EnvironmentError_(
+            f"making a shop of {items:,} items ended with code {maker.exitcode}; expected 0: see above, and "
+            "whether there is memory and disk for it"
+        )
+    return replace(found, cached=False)
+
+
+def _made(root: Path, trained: int) -> Prepared | None:
+    """What was made before, if it has as many releases."""
     record = root / _RECORD
-    if record.is_file():
-        known = json.loads(record.read_bytes())
-        if len(known["releases"]) >= trained:
-            return Prepared(Home(root), tuple(known["releases"][:trained]), known["seconds"], cached=True)
+    if not record.is_file():
+        return None
+    known = json.loads(record.read_bytes())
+    if len(known["releases"]) < trained:
+        return None
+    return Prepared(Home(root), tuple(known["releases"][:trained]), known["seconds"], cached=True)
+
+
+def _make(settings: Settings, config: WorldConfig, root: Path, trained: int, tells: Connection) -> None:
+    """Make what is missing; tells what it is at, or why it cannot go on."""
+    try:
+        _make_home(settings, config, root, trained, tells.send)
+    except ShelflifeError as error:
+        tells.send(error)
+    finally:
+        tells.close()
+
+
+def _make_home(
+    settings: Settings, config: WorldConfig, root: Path, trained: int, progress: Callable[[str], None]
+) -> None:
+    record = root / _RECORD
     began = time.monotonic()
     layout = Home(root)
     own = replace(settings, home=root, cache=root / "no-photos")
@@ -92,7 +145,7 @@ def prepare(
     before_s = json.loads(record.read_bytes())["seconds"] if record.is_file() else 0.0
     if not releases:
         shutil.rmtree(root, ignore_errors=True)
-        progress(f"making a shop of {items:,} items")
+        progress(f"making a shop of {config.n_items:,} items")
         generate(config, layout)
         made = refresh(own, progress=lambda name: progress(f"first release: {name}"))
         releases.append(str(made["release_id"]))
@@ -113,7 +166,6 @@ def prepare(
     seconds = round(before_s + time.monotonic() - began, 1)
     document = {"config": asdict(config), "releases": releases, "seconds": seconds}
     write_atomic(record, json.dumps(document).encode())
-    return Prepared(layout, tuple(releases[:trained]), seconds, cached=False)
 
 
 def copy_home(source: Home, target: Home, *, champion_id: str | None = None) -> None:
