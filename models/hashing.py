@@ -113,6 +113,11 @@ class TokenTable:
 
 
 def _token_vector(rows: NDArray[np.float32], token: str) -> NDArray[np.float32]:
-    word, *grams = token_buckets(token, len(rows))
-    mean = np.add.reduce(rows[grams], axis=0) / np.float32(len(grams))
-    return np.asarray(rows[word] + mean, np.float32)
+    found = rows.take(_buckets_of(token, len(rows)), axis=0)
+    mean = np.add.reduce(found[1:], axis=0) / np.float32(len(found) - 1)
+    return np.asarray(found[0] + mean, np.float32)
+
+
+@lru_cache(maxsize=_CACHED_TOKENS)  # of all tables: what a new encoder is asked first is known already
+def _buckets_of(token: str, buckets: int) -> NDArray[np.intp]:
+    return np.array(token_buckets(token, buckets), np.intp)

@@ -25,7 +25,7 @@ from infra.give_way import giving_way
 
 __all__ = ["polite"]
 
-_LOOK_US = 50
+_LOOK_US = 100
 
 
 _sleep_us = types.ExternalFunction("usleep", types.int32(types.uint32))  # the C library's

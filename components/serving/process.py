@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from components.serving.engine import Engine, EngineConfig
 from data.sources.fashion_mnist import is_cached, load
 from infra.clock import open_clock
-from infra.garbage import freeze
+from infra.garbage import collect_young_often, freeze
 from infra.settings import Home
 
 __all__ = ["cached_photos", "start_engine"]
@@ -36,7 +36,8 @@ def start_engine(home: str | Path, config: EngineConfig, *, cache: str | None = 
     engine.start()
     gc.collect()
     freeze()
-    gc.set_threshold(_YOUNG, 100, 100)
+    gc.set_threshold(_YOUNG)
+    collect_young_often()
     return engine
 
 

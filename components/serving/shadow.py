@@ -58,14 +58,14 @@ class ShadowLimits:
     without a live release, where nobody asks.
     """
 
-    queries: int = 32
+    queries: int = 24
     max_errors: int = 0
     max_empty_share: float = 0.10
     min_match_share: float = 0.5
     max_latency_ratio: float = 5.0
     free_ms: float = 5.0
     pause_s: float = 0.005
-    rest: float = 10.0
+    rest: float = 15.0
     longest_s: float = 0.1
 
 
