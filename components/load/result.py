@@ -83,6 +83,25 @@ class LoadResult:
         """What the driver cost: CPU-seconds of its thread for 1,000 requests."""
         return 1_000 * self.cpu_s / len(self) if len(self) else 0.0
 
+    @classmethod
+    def joined(cls, results: Sequence[LoadResult]) -> LoadResult:
+        """Runs of one driver one after the other, as one; without what was done with replies."""
+        first, labels = results[0], tuple(dict.fromkeys(name for r in results for name in r.labels))
+        columns = ("due_us", "picked_us", "sent_us", "done_us", "status", "size")
+        arrays: dict[str, Any] = {n: np.concatenate([getattr(r, n) for r in results]) for n in columns}
+        return cls(
+            **arrays,
+            label=_relabelled(results, labels),
+            labels=labels,
+            began_wall_us=first.began_wall_us,
+            timeout_s=first.timeout_s,
+            offered=sum(r.offered for r in results),
+            connections=first.connections,
+            peak_in_flight=max(r.peak_in_flight for r in results),
+            reconnects=sum(r.reconnects for r in results),
+            cpu_s=sum(r.cpu_s for r in results),
+        )
+
     def save(self, path: Path) -> None:
         """Write the arrays and the rest to one .npz file."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -101,6 +120,11 @@ class LoadResult:
         rest["labels"] = tuple(rest["labels"])
         rest["reactions"] = ReactionCounts(**rest["reactions"]) if rest["reactions"] else None
         return cls(**values, **rest)
+
+
+def _relabelled(results: Sequence[LoadResult], labels: tuple[str, ...]) -> NDArray[np.int16]:
+    places = [np.array([labels.index(name) for name in r.labels] or [0], np.int16) for r in results]
+    return np.concatenate([place[r.label] for place, r in zip(places, results, strict=True)])
 
 
 def make_result(

@@ -147,12 +147,13 @@ class Pager:
     _stopped: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
-    def start(self) -> None:
+    def __enter__(self) -> Pager:
         """Begin."""
         self._thread = threading.Thread(target=self._run, name="pager", daemon=True)
         self._thread.start()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """End; the counts are final afterwards."""
         self._stopped.set()
         if self._thread is not None:

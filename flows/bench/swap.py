@@ -11,15 +11,13 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from components.load.arrivals import Trace, poisson_arrivals
-from components.load.process import DriveProcess
 from components.load.result import LoadResult
 from components.load.verdict import Limits, judge
 from data.shop import Request
@@ -32,77 +30,27 @@ from flows.bench.alignment import (
     longest_gap_ms,
     summary_ms,
     tail_ratio,
-    within,
 )
 from flows.bench.catalogue import bench_requests, copy_home, prepare
-from flows.bench.hosts import Load, drive, get, http_requests, serving, summary, workspace
+from flows.bench.hosts import get, http_requests, serving, workspace
 from flows.bench.memory import MemoryWatch
 from flows.bench.mixture import Pager, check_journal
+from flows.bench.swap_load import Stretch, SwapBench, drive_swaps
 from flows.bench.swap_memory import installing_memory
 from flows.bench.textbook import measure_textbook
-from infra.clock import wall_us
 from infra.errors import DataError, ShelflifeError
 from infra.files import write_atomic
 from infra.settings import Home, Settings
 from models.manifest import ARTIFACTS, Manifest, diff, make_release
-from models.release import champion, list_releases, publish, read_manifest, set_champion
+from models.release import champion, list_releases, publish, read_manifest
 
-__all__ = ["SwapBench", "bench_swap", "plan", "reidentified"]
+__all__ = ["SwapBench", "bench_swap", "reidentified"]
 
 Progress = Callable[..., None]
 
 TRAINED = 3
-LEAD_S = 10.0
-WARM_S, PEAK_S = 5.0, 10.0
-SETTLE_US = 500_000  # after an installation, before what follows counts as quiet
 MOST_REQUESTS = 20_000
 MEMORY_SWAPS = 8  # in a process of their own
-
-
-@dataclass(frozen=True)
-class SwapBench:
-    """What to measure. `block`: swaps between two quiet stretches, which are half as long as a block.
-
-    `qps`: requests a second; with `peak_share` it is that share of the peak, which is found first, in the
-    same run: a machine's speed drifts, and a fixed rate is another share of it at another hour.
-
-    `alternatives`: swaps in each of the textbook ways; 0 leaves them out. `only`: an artifact; releases in
-    turn differ in it alone, None: in what the trained ones differ in.
-    """
-
-    items: int = 100_000
-    swaps: int = 100
-    qps: float = 200.0
-    every_s: float = 4.0
-    block: int = 10
-    alternatives: int = 5
-    source: Path | None = None
-    only: str | None = None
-    peak_share: float | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Seconds from the start: of each swap, of each placebo, and of the end."""
-
-    swaps: tuple[float, ...]
-    placebos: tuple[float, ...]
-    end: float
-
-
-def plan(bench: SwapBench) -> Plan:
-    """Blocks of swaps with quiet stretches before, between and after."""
-    swaps: list[float] = []
-    placebos: list[float] = []
-    at = LEAD_S
-    while len(swaps) < bench.swaps:
-        n = min(bench.block, bench.swaps - len(swaps))
-        swaps += [at + k * bench.every_s for k in range(n)]
-        at += n * bench.every_s + bench.every_s  # the last installation ends before the quiet begins
-        still = max(2, n // 2)
-        placebos += [at + (k + 0.5) * bench.every_s for k in range(still)]
-        at += still * bench.every_s
-    return Plan(tuple(swaps), tuple(placebos), at)
 
 
 def reidentified(layout: Home, trained: Sequence[str], swaps: int, *, only: str | None = None) -> list[str]:
@@ -240,36 +188,21 @@ def _swapped(
     progress: Progress,
 ) -> dict[str, Any]:
     """The service's own swaps under load."""
-    schedule = plan(bench)
     layout = own.layout
     with serving(own, "service") as running:
-        where: dict[str, Any] = {"host": running.host, "port": running.http_port}
-        qps, about = _rate(running, bench, sent, folder, progress)
-        due = poisson_arrivals(qps, schedule.end, seed=own.seed)
-        trace = Trace(due, [sent[k % len(sent)] for k in range(len(due))])
         pager = Pager(running, queries)
-        driver = DriveProcess(trace, folder / "swaps.npz", **where)
-        with MemoryWatch(int(get(running, "/release")["pid"])) as memory, driver:
-            start_us = wall_us()
-            pager.start()
-            try:
-                for k, (at, release_id) in enumerate(zip(schedule.swaps, releases, strict=True)):
-                    _sleep_until(start_us + int(at * 1e6))
-                    set_champion(layout, release_id, at_us=wall_us(), by="bench")
-                    progress(f"swap {k + 1} of {bench.swaps}: {release_id}")
-                _sleep_until(start_us + int((schedule.end - 1.0) * 1e6))
-            finally:
-                pager.stop()
-            result = driver.wait()
+        with MemoryWatch(int(get(running, "/release")["pid"])) as memory, pager:
+            stretches = drive_swaps(running, bench, releases, sent, folder, progress)
         status = get(running, "/release")
-    wanted = set(releases)
-    swaps = [s for s in status["swaps"] if s["release_id"] in wanted]
+    swaps = [s for s in status["swaps"] if s["release_id"] in set(releases)]
     done = [s for s in swaps if s["flipped"]]
+    rates = [stretch.rate for stretch in stretches]
     changed = float(np.mean(_changed(layout, [first, *releases])))
     progress("looking for mixtures in what was journalled")
     checked = check_journal(layout, status["writer"])
-    return _figures(result, done, schedule, start_us, memory, changed) | {
-        **about,
+    return _figures(stretches, done, memory, changed) | {
+        **{name: round(float(np.mean([r[name] for r in rates])), 1) for name in rates[0]},
+        "rates": rates,
         "swaps": len(done),
         "refused": [s["reason"] for s in swaps if not s["flipped"]],
         "missed": bench.swaps - len(swaps),
@@ -287,19 +220,15 @@ def _swapped(
 
 
 def _figures(
-    result: LoadResult,
-    done: list[dict[str, Any]],
-    schedule: Plan,
-    start_us: int,
-    memory: MemoryWatch,
-    changed_bytes: float,
+    stretches: Sequence[Stretch], done: list[dict[str, Any]], memory: MemoryWatch, changed_bytes: float
 ) -> dict[str, Any]:
     """Installing against quiet, aligned to the flip."""
+    result = LoadResult.joined([stretch.result for stretch in stretches])
     latency_ms = result.latency_us / 1e3
     installing: list[Window] = [(s["begin_wall_us"], max(s["end_wall_us"], s["flip_wall_us"])) for s in done]
-    quiet = _quiet(installing, schedule, start_us)
+    quiet = [window for stretch in stretches for window in stretch.quiet(installing)]
     flips = [s["flip_wall_us"] for s in done]
-    placebos = [start_us + int(at * 1e6) for at in schedule.placebos]
+    placebos = [s.start_us + int(at * 1e6) for s in stretches for at in s.plan.placebos]
     of_install, of_quiet = group_of(result.due_us, installing), group_of(result.due_us, quiet)
     during, still = of_install >= 0, of_quiet >= 0
     of_window, of_still = summary_ms(latency_ms[during]), summary_ms(latency_ms[still])
@@ -335,40 +264,3 @@ def _figures(
         **memory.figures(flips),
         "memory_service": memory.rise(installing, quiet, changed_bytes),
     }
-
-
-def _rate(
-    running: Settings, bench: SwapBench, sent: list[bytes], folder: Path, progress: Progress
-) -> tuple[float, dict[str, Any]]:
-    """Warm up; the requests a second to send, and what is told of them."""
-    first = len(sent) // 2
-    if bench.peak_share is None:
-        drive(running, Load(sent, WARM_S, bench.qps, first=first), folder / "warm.npz")
-        return bench.qps, {"qps": bench.qps}
-    found: dict[str, Any] = {}
-    for seconds in (WARM_S, PEAK_S):
-        found = summary(drive(running, Load(sent, seconds, first=first), folder / "warm.npz"))
-        first += found["requests"]
-    qps = round(bench.peak_share * found["rps"], 1)
-    progress(f"{qps:g}/s, {bench.peak_share:.0%} of a peak of {found['rps']:.0f}/s")
-    return qps, {"qps": qps, "peak_rps": found["rps"]}
-
-
-def _quiet(installing: Sequence[Window], schedule: Plan, start_us: int) -> list[Window]:
-    """Whole seconds of the run in which nothing was installed, nor had just been."""
-    begins = range(start_us + 1_000_000, start_us + int(schedule.end * 1e6) - 1_000_000, 1_000_000)
-    seconds = np.array(begins, np.int64)
-    busy = np.zeros(len(seconds), bool)
-    for begin, end in installing:
-        busy |= (seconds + 1_000_000 > begin - SETTLE_US) & (seconds < end + SETTLE_US)
-    calm = [(int(s), int(s) + 1_000_000) for s in seconds[~busy]]
-    # Between two swaps of a block is no quiet: caches are still filling.
-    block = [start_us + int(at * 1e6) for at in schedule.swaps]
-    near: list[Window] = [(at - 1_000_000, at + 5_000_000) for at in block]
-    return [w for w in calm if not within(np.array([w[0]]), near).any()]
-
-
-def _sleep_until(at_us: int) -> None:
-    left = (at_us - wall_us()) / 1e6
-    if left > 0:
-        time.sleep(left)

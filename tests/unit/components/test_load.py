@@ -376,3 +376,17 @@ def test_the_driver_runs_in_another_process(tmp_path: Path) -> None:
     again = LoadResult.load(tmp_path / "run.npz")
     assert np.array_equal(again.done_us, result.done_us)
     assert again.reactions == result.reactions
+
+
+def test_runs_one_after_the_other_are_one(tmp_path: Path) -> None:
+    runs = []
+    for names in (["r1", "r2", "r2"], ["r3", "r1"]):
+        answers = iter(names)
+        with serving(lambda _, left=answers: reply(release=next(left))) as port:
+            trace = trace_of([0.02 * i for i in range(len(names))])
+            runs.append(run_trace(trace, host="127.0.0.1", port=port, connections=1))
+    both = LoadResult.joined(runs)
+    assert [both.labels[i] for i in both.label.tolist()] == ["r1", "r2", "r2", "r3", "r1"]
+    assert (len(both), both.offered, both.failed, both.began_wall_us) == (5, 5, 0, runs[0].began_wall_us)
+    assert np.array_equal(both.latency_us, np.concatenate([run.latency_us for run in runs]))
+    assert both.cpu_s == pytest.approx(sum(run.cpu_s for run in runs))

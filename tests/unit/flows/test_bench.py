@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.load.result import LoadResult
 from components.search.pipeline import PipelineConfig
 from components.search.queries import QueryMemory
 from components.serving.engine import Engine, EngineConfig
@@ -20,7 +21,8 @@ from flows.bench.alignment import aligned, excess, group_of, longest_gap_ms, sum
 from flows.bench.catalogue import bench_world
 from flows.bench.memory import MemoryWatch
 from flows.bench.mixture import check_journal
-from flows.bench.swap import SwapBench, plan, reidentified
+from flows.bench.swap import SwapBench, reidentified
+from flows.bench.swap_load import Stretch, plan
 from flows.bench.swap_report import write_page
 from flows.offline.refusals import record_refusals, refusals
 from infra.clock import ManualClock
@@ -54,6 +56,23 @@ def test_swaps_come_in_blocks_with_quiet_and_placebos_between() -> None:
     apart = np.abs(np.subtract.outer(np.array(found.placebos), np.array(found.swaps))).min(axis=1)
     assert apart.min() >= 2.0
     assert found.end > max(*found.swaps, *found.placebos)
+
+
+def test_quiet_are_whole_seconds_away_from_swaps() -> None:
+    schedule = plan(SwapBench(swaps=2, every_s=4.0, block=2))
+    arrays = {n: np.zeros(0, np.int64) for n in ("due_us", "picked_us", "sent_us", "done_us")}
+    few = {n: np.zeros(0, np.int16) for n in ("status", "label", "size")}
+    nothing = LoadResult(
+        **arrays, **few, labels=(), began_wall_us=0, timeout_s=1.0, offered=0, connections=1,
+        peak_in_flight=0, reconnects=0, cpu_s=0.0,
+    )  # fmt: skip
+    start_us = 100 * SECOND
+    stretch = Stretch(schedule, start_us, nothing, {"qps": 200.0})
+    late = (start_us + 27 * SECOND, start_us + 28 * SECOND)  # an installation that took so long
+    found = [(begin - start_us) / SECOND for begin, _ in stretch.quiet([late])]
+    assert schedule.swaps == (10.0, 14.0)
+    assert schedule.end == 30.0
+    assert found == [1, 2, 3, 4, 5, 6, 7, 8, 19, 20, 21, 22, 23, 24, 25]
 
 
 def test_the_flip_shows_where_it_is_and_a_placebo_does_not() -> None:
