@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from data.codes import query_key
 from data.payloads import object_of
+from data.plain import numpy_of
 from data.schema import ITEM_UPSERT, NONE_ID
 
 __all__ = ["Batch", "Rows"]
@@ -40,7 +41,7 @@ class Batch:
     def __init__(self, events: pa.Table) -> None:
         def column(name: str, dtype: Any) -> NDArray[Any]:
             # Arrow gives its own memory or a copy, as chunks fall: compiled code takes these for two types.
-            array: NDArray[Any] = events[name].to_numpy().astype(dtype, copy=False).view()
+            array: NDArray[Any] = numpy_of(events[name]).astype(dtype, copy=False).view()
             array.flags.writeable = False
             return array
 

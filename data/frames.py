@@ -23,6 +23,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data.plain import arrow_of
 from data.schema import EVENT_SCHEMA, event_table
 from infra.errors import DataError
 from infra.files import sync_dir
@@ -131,6 +132,10 @@ def columns_to_table(columns: Mapping[str, Any], rows: int) -> pa.Table:
             if field.name not in none:
                 raise ValueError(f"event column {field.name!r} is required")
             arrays.append(pa.repeat(_none(field.name), rows))
+            continue
+        plain = arrow_of(values, field.type)
+        if plain is not None:
+            arrays.append(plain)
             continue
         array = pa.array(values, field.type)
         if array.null_count:

@@ -87,17 +87,14 @@ class MadeOf(NamedTuple):
     @classmethod
     def of(cls, release: Release) -> MadeOf:
         """Those of a release, empty for what it lacks; what its manifest does not name is like no other."""
-        artifacts = release.manifest.artifacts
-        return cls(
-            *(
-                artifacts[name].content
-                if name in artifacts
-                else ""
-                if getattr(release, name) is None
-                else uuid4().hex
-                for name in cls._fields
-            )
-        )
+        return cls(*(_content(release, name) for name in cls._fields))
+
+
+def _content(release: Release, name: str) -> str:
+    if getattr(release, name) is None:
+        return ""
+    artifact = release.manifest.artifacts.get(name)
+    return uuid4().hex if artifact is None else artifact.content
 
 
 @dataclass(slots=True)

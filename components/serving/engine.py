@@ -30,7 +30,7 @@ from components.serving.incoming import event_columns, item_payload, to_id, upse
 from components.serving.installed import Installed, Shared, install
 from components.serving.keys import Acknowledged, RecentKeys
 from components.serving.metrics import Metrics
-from components.serving.polite import polite
+from components.serving.polite import compile_waiting, polite
 from components.serving.recent import Recent
 from components.serving.refusals import Refusal
 from components.serving.shadow import ShadowLimits
@@ -118,6 +118,7 @@ class Engine:
 
     def start(self) -> None:
         """Open the journal, load and catch up the state, install the champion, follow both."""
+        compile_waiting()
         self._journal = JournalWriter(
             self.layout.journal / self.config.writer, clock=self.clock, commit_ms=self.config.commit_ms
         )

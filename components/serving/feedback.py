@@ -25,11 +25,12 @@ __all__ = ["Feedback", "Journal", "Shown", "shown_columns"]
 
 _LOG = logging.getLogger(__name__)
 _SURFACE_CODE = {name: code for code, name in enumerate(SURFACES)}
-_OF_REPLY = (
-    "event_time", "user_id", "session_id", "request_id", "release_id", "surface", "query", "photo", "page",
-    "state_time",
-)  # fmt: skip
-"""Columns whose value is one for all rows of a reply."""
+_OF_REPLY: dict[str, type[np.generic] | None] = {
+    "event_time": np.int64, "user_id": np.int64, "session_id": np.int64, "request_id": np.int64,
+    "release_id": None, "surface": np.int8, "query": None, "photo": np.int32, "page": np.int16,
+    "state_time": np.int64,
+}  # fmt: skip
+"""Columns whose value is one for all rows of a reply, with their types; None for text."""
 
 
 class Journal(Protocol):
@@ -68,21 +69,23 @@ def shown_columns(batch: list[Shown]) -> tuple[dict[str, Any], int]:
     shown_at = np.ones(rows, np.bool_)
     shown_at[searches] = False
 
+    columns: dict[str, Any] = {}
+    of_replies = zip(*map(_of_reply, batch), strict=True)
+    for (name, dtype), values in zip(_OF_REPLY.items(), of_replies, strict=True):
+        if dtype is None:
+            columns[name] = [v for v, n in zip(values, sizes.tolist(), strict=True) for _ in range(n)]
+        else:
+            columns[name] = np.repeat(np.array(values, dtype), sizes)
+
     def each(of: str, dtype: type[np.generic], searched: Any, values: list[NDArray[Any]]) -> None:
         column = columns[of] = np.empty(rows, dtype)
         column[searches] = searched
         column[shown_at] = np.concatenate(values)
 
-    columns: dict[str, Any] = {}
-    for name, values in zip(_OF_REPLY, zip(*map(_of_reply, batch), strict=True), strict=True):
-        if isinstance(values[0], str):
-            columns[name] = [v for v, n in zip(values, sizes.tolist(), strict=True) for _ in range(n)]
-        else:
-            columns[name] = np.repeat(np.array(values, np.int64), sizes)
     columns["kind"] = np.where(shown_at, np.int8(IMPRESSION), np.int8(SEARCH))
     # The search row of `similar` names the item that was asked about.
     each("item_id", np.int64, [shown.request.item_id for shown in batch], [r.item_ids for r in replies])
-    each("position", np.int64, -1, [shown.positions for shown in batch])
+    each("position", np.int16, -1, [shown.positions for shown in batch])
     each("propensity", np.float32, np.nan, [r.propensity for r in replies])
     each("vector_score", np.float32, np.nan, [shown.vector_score for shown in batch])
     each("category_prob", np.float32, np.nan, [shown.category_prob for shown in batch])

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from infra.garbage import freeze
 from infra.give_way import giving_way
 
-__all__ = ["polite"]
+__all__ = ["compile_waiting", "polite"]
 
 _LOOK_US = 100
 
@@ -38,6 +38,11 @@ def _wait(busy: Any, looks: int) -> None:
         if not busy[0]:
             return
         _sleep_us(_LOOK_US)
+
+
+def compile_waiting() -> None:
+    """Have the waiting compiled before there is a request to wait for: compiling would hold it up."""
+    _wait(np.zeros(1, np.int64), 1)
 
 
 @contextmanager
@@ -61,7 +66,6 @@ def polite(busy: NDArray[np.int64], *, at_a_time_s: float = 0.005, in_all_s: flo
 
     collects = gc.isenabled()
     gc.disable()
-    _wait(np.zeros(1, np.int64), 1)  # compiled by now
     try:
         with giving_way(wait):
             yield

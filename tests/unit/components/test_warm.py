@@ -54,6 +54,8 @@ engine.events([click]).wait()
 engine.events([click] * 3).wait()
 engine.delete_item("1001").result(300)
 ask_all()
+assert engine.install(sys.argv[2]).flipped
+ask_all()
 while not engine.settled:
     time.sleep(0.01)
 ask_all()
@@ -64,11 +66,12 @@ sys.exit(bool(new) or len(before) < 9)
 """
 
 
-def test_no_kernel_is_compiled_by_requests_or_events_once_warm(tmp_path: Path) -> None:
+def test_no_kernel_is_compiled_by_requests_events_or_a_swap_once_warm(tmp_path: Path) -> None:
     layout = make_home(tmp_path)
     publish_release(layout)
+    other = publish_release(layout, number=1, seed=2, promote=False)
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, str(layout.root)],
+        [sys.executable, "-c", _PROGRAM, str(layout.root), other],
         cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr[-2_000:]
