@@ -182,7 +182,7 @@ class Follower:
             with self._upkeep:
                 for follow in self.after:
                     follow()
-            # Pieces as large as can be applied in 2 ms, so that no request waits longer.
+            # Pieces as large as 2 ms of a processor apply, so that no request waits much longer.
             if took_s > _PIECE_S:
                 self._piece_rows = max(16, self._piece_rows // 2)
             elif took_s < _PIECE_S / 4 and piece.num_rows == self._piece_rows:

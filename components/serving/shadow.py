@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ __all__ = ["TOP", "Answer", "ShadowLimits", "ShadowRefused", "shadow_check"]
 TOP = 10
 _FEWEST_MATCHED = 8  # queries with words, below which the match says nothing
 _WARMING = 8  # answers of a release whose times do not count: they fill its caches
-_ASKED = 4  # the live release is asked each fourth query again, for the time that it takes
+_TIMED = 4  # the live release is asked each fourth query again, for the time that it takes
 
 S = TypeVar("S")
 
@@ -121,10 +122,12 @@ def shadow_check(
         seen.empty += not len(ours.item_ids)
         seen.broken += not bool(np.isfinite(ours.scores).all())
         if live is not None:
-            theirs = None if i % _ASKED == 0 else answered(live, request)
-            if theirs is None:
-                _rest(limits, last_ms)
-                theirs = _asked(seen, answer, live, request)
+            theirs = None
+            with suppress(Exception):  # the live release's own fault is no reason to keep it
+                theirs = None if i % _TIMED == 0 else answered(live, request)
+                if theirs is None:
+                    _rest(limits, last_ms)
+                    theirs = _asked(seen, answer, live, request)
             if theirs is not None:
                 _compare(seen, ours, theirs)
     _judge(seen, len(requests), live is not None, limits)
@@ -143,12 +146,9 @@ def shadow_check(
     }
 
 
-def _asked(seen: _Seen, answer: Callable[[S, Request], Answer], live: S, request: Request) -> Answer | None:
+def _asked(seen: _Seen, answer: Callable[[S, Request], Answer], live: S, request: Request) -> Answer:
     began = time.thread_time()
-    try:
-        theirs = answer(live, request)
-    except Exception:  # the live release's own fault is no reason to keep it
-        return None
+    theirs = answer(live, request)
     seen.theirs_ms.append((time.thread_time() - began) * 1e3)
     return theirs
 

@@ -70,7 +70,10 @@ def swap(
     peak_share: Annotated[
         float | None,
         typer.Option(
-            "--peak-share", min=0.01, max=1.5, help="Instead of --qps: this share of the peak, found first."
+            "--peak-share",
+            min=0.01,
+            max=1.5,
+            help="Instead of --qps: this share of the peak, found before each block.",
         ),
     ] = None,
     every_s: Annotated[

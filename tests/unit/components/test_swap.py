@@ -155,6 +155,23 @@ def test_the_live_release_is_asked_again_only_what_it_is_not_known_to_have_answe
     assert found["overlap10"] == pytest.approx((6 * 1.0 + 14 * 0.5) / 20)
 
 
+def test_a_live_release_that_fails_is_no_reason_to_keep_it() -> None:
+    def broken(*_: object) -> Answer:
+        raise ValueError("broken")
+
+    new, live = FakeRelease("b"), FakeRelease("a", reply=broken)
+    for answered in (broken, lambda *_: None):
+        found = shadow.shadow_check(
+            lambda served, request: served.reply(request),
+            new,
+            live,
+            REQUESTS,
+            ShadowLimits(pause_s=0.0, rest=0.0),
+            answered=answered,
+        )
+        assert (found["errors"], found["overlap10"], found["cpu_live_ms"]) == (0, None, None)
+
+
 def test_rolling_back_takes_the_held_release_without_loading() -> None:
     registry = FakeRegistry()
     swap = swapper(registry)
