@@ -160,15 +160,9 @@ def test_a_live_release_that_fails_is_no_reason_to_keep_it() -> None:
         raise ValueError("broken")
 
     new, live = FakeRelease("b"), FakeRelease("a", reply=broken)
-    for answered in (broken, lambda *_: None):
-        found = shadow.shadow_check(
-            lambda served, request: served.reply(request),
-            new,
-            live,
-            REQUESTS,
-            ShadowLimits(pause_s=0.0, rest=0.0),
-            answered=answered,
-        )
+    limits = ShadowLimits(pause_s=0.0, rest=0.0)
+    for known in (broken, lambda *_: None):
+        found = shadow.shadow_check(lambda s, r: s.reply(r), new, live, REQUESTS, limits, answered=known)
         assert (found["errors"], found["overlap10"], found["cpu_live_ms"]) == (0, None, None)
 
 
