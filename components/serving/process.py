@@ -21,7 +21,7 @@ from infra.settings import Home
 __all__ = ["cached_photos", "start_engine"]
 
 _YOUNG = 2_000  # new objects at which they are looked through: with 50,000 a request waited 27 ms
-_SWITCH_S = 0.0005  # how long a background thread may keep a request waiting for the interpreter
+_SWITCH_S = 0.002  # for how long a background thread may keep a request waiting for the interpreter
 
 
 def start_engine(home: str | Path, config: EngineConfig, *, cache: str | None = None) -> Engine:
