@@ -55,6 +55,7 @@ class EngineConfig:
 
     `follow`: whether the champion pointer is watched; else only `install` changes the release. `summaries`:
     items whose JSON is made at the start, the most popular ones; the others' when they are first shown.
+    `settle_s`: rest before and after a flip.
 
     `commit_ms`: how long an event may wait for its disk; `gather_s`: for how long impressions are gathered,
     `follow_s`: events to apply. Many small commits cost what few large ones do not.
@@ -63,6 +64,7 @@ class EngineConfig:
     writer: str = "serve-0"
     future_s: float = 60.0
     poll_s: float = 0.25
+    settle_s: float = 0.1
     follow: bool = True
     summaries: int = 100_000
     commit_ms: float = 5.0
@@ -111,6 +113,7 @@ class Engine:
             noted=self.write_status,
             politely=lambda: polite(self.gate.serving),
             limits=self.config.limits,
+            settle_s=self.config.settle_s,
             poll_s=self.config.poll_s,
         )
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from data.shop import Request
 from infra.errors import ShelflifeError
+from infra.give_way import give_way
 
 __all__ = ["TOP", "Answer", "ShadowLimits", "ShadowRefused", "shadow_check"]
 
@@ -55,8 +56,8 @@ class ShadowLimits:
     `max_empty_share`: how many more of the queries may come back empty. `min_match_share`: what its first
     items have to match of the queries' words, as a share of what the live one's match. The latency ratio is
     of medians of CPU-ms; below `free_ms` it does not count. Between two queries lie at least `pause_s` and
-    `rest` times the CPU-time of the last one, at most `longest_s`, so that requests get the processor; none
-    without a live release, where nobody asks.
+    `rest` times the CPU-time of the last one, at most `longest_s`, so that requests get the processor, and
+    who waits then goes first; none without a live release, where nobody asks.
     """
 
     queries: int = 24
@@ -193,6 +194,7 @@ def _judge(seen: _Seen, asked: int, has_live: bool, limits: ShadowLimits) -> Non
 
 def _rest(limits: ShadowLimits, last_ms: float) -> None:
     time.sleep(max(limits.pause_s, min(limits.longest_s, limits.rest * last_ms / 1e3)))
+    give_way(until_idle=True)
 
 
 def _rounded(value: float) -> float | None:

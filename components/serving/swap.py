@@ -19,6 +19,7 @@ from components.serving.shadow import Answer, ShadowLimits, shadow_check
 from data.shop import Request
 from infra.clock import Clock, wall_us
 from infra.errors import ShelflifeError
+from infra.give_way import give_way
 
 __all__ = ["SwapRecord", "Swapper"]
 
@@ -67,7 +68,8 @@ class Swapper(Generic[S]):
     `answer(served, request)`: its reply, for warming and for the shadow check; `answered(served, request)`:
     the one that it gave to one of the `recent()` requests, None where that is not known. `dropped(served)`:
     is called when a release is no longer held. `noted()`: is called after each try. `politely()`: what
-    loading and checking are done within, so that requests go first.
+    loading and checking are done within, so that requests go first. `settle_s`: rest before and after the
+    flip, with a release live.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Swapper(Generic[S]):
         noted: Callable[[], None] = lambda: None,
         politely: Callable[[], AbstractContextManager[None]] = nullcontext,
         limits: ShadowLimits | None = None,
+        settle_s: float = 0.0,
         poll_s: float = 0.25,
         retry_s: float = 5.0,
         keep_records: int = 500,
@@ -94,6 +97,7 @@ class Swapper(Generic[S]):
         self._dropped, self._noted, self._politely = dropped, noted, politely
         self._clock = clock
         self._limits = limits or ShadowLimits()
+        self._settle_s = settle_s
         self._poll_s, self._retry_s, self._keep = poll_s, retry_s, keep_records
         self._live: S | None = None
         self._held: tuple[S, ...] = ()
@@ -196,6 +200,7 @@ class Swapper(Generic[S]):
                     self._answer, served, live, requests, self._limits, answered=self._answered
                 )
                 record = replace(record, shadow=shadow)
+                self._settle(live)
         except Exception as error:  # any failure at all keeps the live release
             if not isinstance(error, ShelflifeError):
                 _LOG.exception("release %s cannot be installed", release_id)
@@ -211,11 +216,26 @@ class Swapper(Generic[S]):
         self._held = (served,) if live is None else (served, live)
         self._live = served  # the swap
         record = replace(record, flip_wall_us=wall_us(), flip_shop_us=self._clock.now_us(), flipped=True)
+        self._keep_record(record)
+        self._settle(live)
         for old in others:
             self._dropped(old)
-        return self._note(replace(record, end_wall_us=wall_us()))
+        self.records[-1] = record = replace(record, end_wall_us=wall_us())
+        self._tell()
+        return record
+
+    def _settle(self, live: S | None) -> None:
+        """Let requests pass that our work held up, before the next thing that they may feel."""
+        if live is not None:
+            time.sleep(self._settle_s)
+            give_way(until_idle=True)
 
     def _note(self, record: SwapRecord) -> SwapRecord:
+        self._keep_record(record)
+        self._tell()
+        return record
+
+    def _keep_record(self, record: SwapRecord) -> None:
         if record.flipped:
             _LOG.info(
                 "release %s is live after %.0f ms (before: %s)",
@@ -232,8 +252,6 @@ class Swapper(Generic[S]):
             )
         self.records.append(record)
         del self.records[: -self._keep]
-        self._tell()
-        return record
 
     def _tell(self) -> None:
         try:

@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 
 from components.serving.gate import Gate
-from components.serving.polite import polite
+from components.serving.polite import compile_waiting, polite
 from infra.give_way import give_way
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    """As before the first request: what compiling takes is no waiting."""
+    compile_waiting()
 
 
 def test_it_waits_where_it_gives_way_until_the_request_has_its_answer() -> None:
@@ -51,6 +57,36 @@ def test_it_waits_no_longer_at_a_time_nor_in_all_than_it_may() -> None:
     waited = [w for w in waits if w > 0.0015]
     assert 2 <= len(waited) <= 400  # some hundred of two milliseconds, and what a busy machine adds
     assert len(waits) == 1_000
+
+
+def test_until_idle_it_waits_for_requests_that_follow_at_once() -> None:
+    gate = Gate()
+    order: list[str] = []
+    begun = threading.Event()
+
+    def work() -> None:
+        with polite(gate.serving, idle_s=60.0, still_s=0.5, in_all_s=60.0):
+            begun.set()
+            give_way(until_idle=True)
+            order.append("work")
+
+    thread = threading.Thread(target=work)
+    with gate.serve():
+        thread.start()
+        begun.wait()
+    for _ in range(100):
+        with gate.serve():
+            time.sleep(0.001)
+    order.append("requests")
+    thread.join(60)
+    assert order == ["requests", "work"]
+
+
+def test_until_idle_it_waits_no_longer_than_it_may() -> None:
+    with polite(np.ones(1, np.int64), idle_s=0.05):
+        began = time.perf_counter()
+        give_way(until_idle=True)
+        assert time.perf_counter() - began >= 0.05
 
 
 def test_it_leaves_no_trace_even_after_an_error() -> None:

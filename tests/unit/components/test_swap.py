@@ -6,77 +6,19 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from components.serving import shadow
+from components.serving import swap as swapping
 from components.serving.gate import Gate
 from components.serving.shadow import Answer, ShadowLimits
-from components.serving.swap import Swapper
 from data.shop import Request
-from infra.clock import ManualClock
-from infra.errors import DataError
-
-GOOD = Answer(np.arange(10), np.linspace(1, 0, 10), match=0.8)
-REQUESTS = [Request("search", 0, query=f"q{i}") for i in range(20)]
-
-
-@dataclass(eq=False)
-class FakeRelease:
-    """A release whose answers are a function."""
-
-    release_id: str
-    watermark_us: int = 5
-    reply: Callable[[Request], Answer] = lambda _: GOOD
-
-
-@dataclass
-class FakeRegistry:
-    """A pointer and what it may point to."""
-
-    releases: dict[str, FakeRelease] = field(default_factory=dict)
-    pointer: str | None = None
-    version: int = 0
-    dropped: list[str] = field(default_factory=list)
-    noted: int = 0
-
-    def point(self, release_id: str, **about: object) -> None:
-        self.releases.setdefault(release_id, FakeRelease(release_id, **about))  # type: ignore[arg-type]
-        self.pointer = release_id
-        self.version += 1
-
-    def load(self, release_id: str, live: FakeRelease | None) -> FakeRelease:
-        if release_id.startswith("corrupt"):
-            raise DataError(f"{release_id}/encoder/weights has another hash; publish it again")
-        return self.releases[release_id]
-
-    def note(self) -> None:
-        self.noted += 1
-
-
-def swapper(
-    registry: FakeRegistry,
-    *,
-    politely: Callable[[], AbstractContextManager[None]] = nullcontext,
-    **limits: object,
-) -> Swapper[FakeRelease]:
-    return Swapper(
-        politely=politely,
-        champion=lambda: registry.pointer,
-        changed=lambda: registry.version,
-        load=registry.load,
-        answer=lambda served, request: served.reply(request),
-        recent=lambda: REQUESTS,
-        clock=ManualClock(77),
-        dropped=lambda served: registry.dropped.append(served.release_id),
-        noted=registry.note,
-        limits=ShadowLimits(pause_s=0.0, rest=0.0, **limits),  # type: ignore[arg-type]
-        poll_s=0.01,
-        retry_s=0.0,
-    )
+from tests.unit.components.swap_registry import GOOD, REQUESTS, FakeRegistry, FakeRelease, swapper
 
 
 def test_it_follows_the_pointer_and_holds_the_last_two() -> None:
@@ -99,6 +41,26 @@ def test_it_follows_the_pointer_and_holds_the_last_two() -> None:
     assert swap.step() is None  # nothing new
     assert [r.previous for r in swap.records] == ["", "a", "b"]
     assert registry.noted == 3
+
+
+def test_a_flip_is_told_at_once_and_what_follows_it_comes_after_a_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry = FakeRegistry()
+    swap = swapper(registry, settle_s=0.1)
+    told: list[object] = []
+
+    def rest(seconds: float) -> None:
+        assert swap.live is not None
+        told.append((seconds, swap.live.release_id, len(swap.records), list(registry.dropped)))
+
+    monkeypatch.setattr(swapping, "time", SimpleNamespace(sleep=rest, monotonic=time.monotonic))
+    for name in ("a", "b", "c"):
+        registry.point(name)
+        swap.step()
+    assert told == [(0.1, "a", 1, []), (0.1, "b", 2, []), (0.1, "b", 2, []), (0.1, "c", 3, [])]
+    assert registry.dropped == ["a"]
+    assert all(r.flip_wall_us <= r.end_wall_us for r in swap.records)
 
 
 def test_only_beside_a_live_release_does_it_wait_for_requests() -> None:
