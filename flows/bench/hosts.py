@@ -124,9 +124,13 @@ def get(settings: Settings, path: str) -> Any:
 
 
 @contextlib.contextmanager
-def training(settings: Settings, *, nice: int) -> Iterator[None]:
-    """A ranker in training, over and over, at a niceness; from when it has read its rows on."""
-    command = [sys.executable, "-m", "flows.bench.trainer", "--home", str(settings.home), "--nice", str(nice)]
+def training(settings: Settings, *, nice: int | None) -> Iterator[None]:
+    """A ranker in training, over and over, from when it has read its rows on.
+
+    `nice`: the niceness of it and its session; None as every training here runs.
+    """
+    command = [sys.executable, "-m", "flows.bench.trainer", "--home", str(settings.home)]
+    command += [] if nice is None else ["--nice", str(nice)]
     trainer = subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -41,6 +41,8 @@ TOPOLOGIES: dict[str, tuple[str, bool]] = {
 
 CLOSED_SHARE = 1 / 3  # of the seconds: a peak needs fewer than a percentile
 MOST_REQUESTS = 40_000
+_TRAINERS: dict[str, int | None] = {"quiet": None, "idle": None, "nice_19": 19, "nice_0": 0}
+"""What trains beside: nothing, a trainer as `up` runs it, and one at a niceness and no more."""
 _STAGE = re.compile(r'shelflife_stage_seconds\{stage="(\w+)",kind="\w+",quantile="0.99"\} (\S+)')
 
 
@@ -165,18 +167,17 @@ def _beside_training(
 ) -> dict[str, Any]:
     """The service beside a ranker in training, then."""
     found: dict[str, Any] = {}
-    for k, nice in enumerate((None, 19, 0)):
-        name = "quiet" if nice is None else f"nice_{nice}"
+    for k, (name, nice) in enumerate(_TRAINERS.items()):
         load = Load(sent, bench.seconds, bench.rate, first=k * 997, seed=100 + k)
         progress(f"service, training {name}: {bench.rate:g}/s for {bench.seconds:g} s")
-        if nice is None:
+        if name == "quiet":
             figures = summary(drive(running, load, folder / f"training-{name}.npz"))
         else:
             with training(running, nice=nice):
                 figures = summary(drive(running, load, folder / f"training-{name}.npz"))
         found[name] = {k: figures[k] for k in ("p50_ms", "p99_ms", "failed", "verdict", "driver_lag_p99_ms")}
     quiet = found["quiet"]["p99_ms"]
-    for name in ("nice_19", "nice_0"):
+    for name in tuple(_TRAINERS)[1:]:
         found[f"p99_ratio_{name}"] = round(found[name]["p99_ms"] / quiet, 2)
     return found
 

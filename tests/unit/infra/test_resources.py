@@ -90,3 +90,20 @@ def test_more_memory_than_the_bound_is_one_clear_line() -> None:
     with bounded(200):
         np.ones(1_000_000)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system has no such scheduling")
+def test_who_trains_runs_at_niceness_19_where_a_processor_is_idle() -> None:
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os, threading; from infra.resources import nice_down; nice_down(); nice_down()\n"
+            "tell = lambda: print(os.nice(0), os.sched_getscheduler(0) == os.SCHED_IDLE)\n"
+            "tell(); t = threading.Thread(target=tell); t.start(); t.join()",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.split() == ["19", "True", "19", "True"]
