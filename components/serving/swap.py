@@ -201,6 +201,7 @@ class Swapper(Generic[S]):
                 )
                 record = replace(record, shadow=shadow)
                 self._settle(live)
+                give_way(until_idle=True)
         except Exception as error:  # any failure at all keeps the live release
             if not isinstance(error, ShelflifeError):
                 _LOG.exception("release %s cannot be installed", release_id)
@@ -228,7 +229,6 @@ class Swapper(Generic[S]):
         """Let requests pass that our work held up, before the next thing that they may feel."""
         if live is not None:
             time.sleep(self._settle_s)
-            give_way(until_idle=True)
 
     def _note(self, record: SwapRecord) -> SwapRecord:
         self._keep_record(record)

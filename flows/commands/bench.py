@@ -56,7 +56,7 @@ def serve(
         beside = found["training"]
         lines.append(
             "p99 beside a training: "
-            + ", ".join(f"{n} {beside[n]['p99_ms']:g} ms" for n in ("quiet", "idle", "nice_19", "nice_0"))
+            + ", ".join(f"{n} {v['p99_ms']:g} ms" for n, v in beside.items() if isinstance(v, dict))
         )
     session.emit(found, "\n".join(lines))
 

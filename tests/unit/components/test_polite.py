@@ -82,11 +82,11 @@ def test_until_idle_it_waits_for_requests_that_follow_at_once() -> None:
     assert order == ["requests", "work"]
 
 
-def test_until_idle_it_waits_no_longer_than_it_may() -> None:
+def test_until_idle_it_waits_longer_but_no_longer_than_it_may() -> None:
     with polite(np.ones(1, np.int64), idle_s=0.05):
         began = time.perf_counter()
         give_way(until_idle=True)
-        assert time.perf_counter() - began >= 0.05
+        assert 0.05 <= time.perf_counter() - began < 30.0
 
 
 def test_it_leaves_no_trace_even_after_an_error() -> None:
