@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 HOST = "127.0.0.1"
+_given: set[int] = set()  # ports that `free_port` gave
 
 
 _SET_TIMER_SLACK, _GET_TIMER_SLACK = 29, 30  # of prctl(2)
@@ -60,12 +61,14 @@ def free_port(preferred: int = 0) -> int:
     """`preferred` if it is free on 127.0.0.1, else any free port; 0 prefers none.
 
     Of the others those below what Ray Serve gives to replicas and the system to connections come first: until
-    a server that is told the port has bound it, nothing else takes it.
+    a server that is told the port has bound it, nothing else takes it. Nor is one given twice by a process.
     """
-    others = random.SystemRandom().sample(range(16_384, 30_000), 32)
+    others = [p for p in random.SystemRandom().sample(range(16_384, 30_000), 32) if p not in _given]
     for port in ([preferred] if preferred else []) + others + [0]:
         with contextlib.suppress(OSError), _bind(port) as s:
-            return int(s.getsockname()[1])
+            found = int(s.getsockname()[1])
+            _given.add(found)
+            return found
     raise EnvironmentError_(f"found no free port on {HOST}; end some programs that hold connections")
 
 

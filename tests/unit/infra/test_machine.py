@@ -27,6 +27,11 @@ def test_a_free_port_can_be_bound() -> None:
         assert 0 < port < 65_536
 
 
+def test_a_port_is_given_once_though_nothing_has_bound_it_yet() -> None:
+    given = [free_port() for _ in range(1_000)]
+    assert len(set(given)) == len(given)
+
+
 def test_a_preferred_port_is_taken_only_if_it_is_free(taken: int) -> None:
     free = free_port()
     assert free_port(free) == free
